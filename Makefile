@@ -1,0 +1,33 @@
+# Everything a fresh machine needs: Python 3.11+, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# two workers where there are two cores; each test process keeps to one thread
+WORKERS ?= 2
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test check study clean
+
+demo: $(VENV)/installed
+	$(BIN)/evalkit compare --model ckpt_1200 --ref gpt4_refs
+
+test: check
+	$(BIN)/pytest -n $(WORKERS)
+
+check: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+study: $(VENV)/installed
+	$(BIN)/pytest -m slow
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[models]" --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) .evalkit

@@ -1,0 +1,149 @@
+"""`evalkit compare`: the headline command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalkit.cli.shared import Context, Session, reward_model_options, tell_store
+from evalkit.errors import InputError
+
+if TYPE_CHECKING:
+    from evalkit.pairing import TieRule
+
+
+@click.command()
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="M",
+    help="Checkpoint: a name or a file of completions; repeatable.",
+)
+@click.option(
+    "-r",
+    "--ref",
+    "references",
+    multiple=True,
+    metavar="R",
+    help="Reference: a name or a file of completions; repeatable.",
+)
+@click.option("-b", "--benchmark", metavar="NAME", help="All of its prompts must be answered.")
+@reward_model_options
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="Prompts that cannot be paired: refuse, or drop and count.",
+)
+@click.option(
+    "--ties",
+    default="half",
+    show_default=True,
+    metavar="RULE",
+    help="half, drop, or margin=EPS (|margin| ≤ EPS is a tie).",
+)
+@click.option(
+    "--ci",
+    "level",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Interval level.",
+)
+@click.option(
+    "--bootstrap",
+    "resamples",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Resamples for BCa bootstrap intervals; 0 for analytic ones.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Write FILE as .json .jsonl .csv .md .svg .png or .html; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.option("--report/--no-report", default=True, help="Write reports/<run>/. [report]")
+@click.pass_obj
+def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> None:
+    r"""Compare checkpoints with references under one reward model.
+
+    \b
+    evalkit compare --model ckpt_1200 --ref gpt4_refs
+    evalkit compare -m ckpt_800 -m ckpt_1200 -r gpt4_refs -o table.md -o result.json
+    evalkit compare --model answers.jsonl --ref gpt4_1106_preview.json --rm demo-rm --json
+    """
+    from evalkit import report
+    from evalkit.compare import Options
+    from evalkit.compare import compare as run
+
+    for path in outputs:
+        report.check_output(path)
+    options = Options(
+        benchmark=chosen["benchmark"],
+        ties=_tie_rule(chosen["ties"]),
+        missing=chosen["missing"],
+        level=chosen["level"],
+        resamples=chosen["resamples"],
+        seed=chosen["seed"],
+    )
+    session = Session(context, chosen)
+    references = chosen["references"] or _default_reference(session)
+    with session.open_store() as store:
+        comparisons = run(
+            chosen["models"],
+            references,
+            session.reward_model(store),
+            session.workspace,
+            store,
+            options=options,
+            settings=session.settings,
+        )
+        tell_store(store)
+    for path in outputs:
+        report.write(comparisons, path)
+        click.echo(f"wrote {path}", err=True)
+    if chosen["report"]:
+        page = report.write_run(comparisons, session.workspace.reports)
+        click.echo(f"report: {page}", err=True)
+    if chosen["as_json"]:
+        click.echo(report.document.to_json(comparisons).decode(), nl=False)
+    else:
+        click.echo(report.tables.to_text(comparisons), nl=False)
+
+
+def _default_reference(session: Session) -> tuple[str, ...]:
+    default = session.workspace.default("reference")
+    if default is None:
+        raise InputError(
+            "no reference is named", fix="--ref NAME, or [defaults] reference in evalkit.toml"
+        )
+    return (default,)
+
+
+def _tie_rule(text: str) -> TieRule:
+    from evalkit.pairing import TieRule
+
+    if text in {"half", "drop"}:
+        return TieRule(drop=text == "drop")
+    name, _, value = text.partition("=")
+    try:
+        margin = float(value)
+    except ValueError:
+        margin = -1.0
+    if name != "margin" or not 0 <= margin < float("inf"):
+        raise InputError(
+            f"unknown tie rule {text!r}", fix="use half, drop or margin=EPS with EPS ≥ 0"
+        )
+    return TieRule(margin=margin)

@@ -1,0 +1,117 @@
+"""What several commands take: the reward model, how to run it, and the workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalkit.errors import InputError
+
+if TYPE_CHECKING:
+    from evalkit.reward_models.spec import RewardModelSpec
+    from evalkit.scoring import RunSettings
+    from evalkit.store import Store
+    from evalkit.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Options of `evalkit` itself."""
+
+    progress: bool
+
+
+def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which reward model scores, and how."""
+    options = [
+        click.option(
+            "--reward-model", "--rm", metavar="RM", help="Name, folder, or org/name[@revision]."
+        ),
+        click.option(
+            "--dtype", metavar="DTYPE", help="float32, bfloat16 or float16. [of the model]"
+        ),
+        click.option("--max-length", type=int, metavar="N", help="Tokens, template included."),
+        click.option(
+            "--overlong",
+            metavar="POLICY",
+            help="error, or truncate-left: cut the start, keep the answer's end. [error]",
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+        ),
+        click.option(
+            "--batch-tokens",
+            type=click.IntRange(min=1),
+            default=16384,
+            show_default=True,
+            help="Padded tokens per batch.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+class Session:
+    """The workspace, its store and the reward model of one command.
+
+    Args:
+        context: Options of `evalkit`.
+        chosen: The values of `reward_model_options`.
+    """
+
+    def __init__(self, context: Context, chosen: dict[str, Any]) -> None:
+        from evalkit.scoring import RunSettings
+        from evalkit.workspace import Workspace
+
+        self.workspace: Workspace = Workspace.find(Path.cwd())
+        self.settings: RunSettings = RunSettings(
+            device=chosen["device"], batch_tokens=chosen["batch_tokens"], progress=context.progress
+        )
+        self._chosen = chosen
+
+    def open_store(self) -> Store:
+        """The live store of the workspace."""
+        from evalkit.store import Store
+
+        store = Store(self.workspace.store)
+        if not store.writable:
+            click.echo(f"warning: {store.path} is read-only; new rewards are not kept", err=True)
+        return store
+
+    def reward_model(self, store: Store, *, default: str | None = None) -> RewardModelSpec:
+        """The reward model asked for, else the workspace's default."""
+        from evalkit.reward_models.spec import built_ins, find_reward_model
+
+        name = self._chosen["reward_model"] or self.workspace.default("reward_model") or default
+        if name is None:
+            raise InputError(
+                "no reward model is named",
+                fix=f"--reward-model NAME, or [defaults] reward_model in evalkit.toml; built in: "
+                f"{', '.join(built_ins())}",
+            )
+        return find_reward_model(
+            name,
+            self.workspace,
+            store.file_digest,
+            overrides={k: self._chosen[k] for k in ("dtype", "max_length", "overlong")},
+        )
+
+
+def tell_store(store: Store, forwards: int | None = None) -> None:
+    """Say on stderr what the store had to do beyond serving rewards."""
+    if store.damaged:
+        click.echo(
+            f"warning: {store.damaged} damaged rows of the store were scored again", err=True
+        )
+    if store.conflicts:
+        click.echo(
+            f"warning: {store.conflicts} rewards differ from the stored ones, which are kept",
+            err=True,
+        )
+    if forwards is not None:
+        click.echo(f"{forwards} conversations scored, the others were known", err=True)

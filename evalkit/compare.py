@@ -1,0 +1,322 @@
+"""The main job: checkpoints against references under one reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evalkit.data import CompletionSet, FloatArray, IntArray, Prompt, Rewards
+from evalkit.pairing import Missing, PairedTable, TieRule, pair
+from evalkit.reward_models.spec import RewardModelSpec
+from evalkit.scoring import RunSettings, rewards_of, score
+from evalkit.sets import check_names, read_prompts, read_sets
+from evalkit.signature import Signature
+from evalkit.statistics.intervals import Estimate, mean
+from evalkit.statistics.resampling import Keys
+from evalkit.store import Store
+from evalkit.version import __version__
+from evalkit.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = ("mean_reward", "reference_mean_reward", "win_rate", "win_probability", "margin")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Every choice of `compare` that can move a number.
+
+    Attributes:
+        benchmark: Whose prompts must all be answered; if None, the sets decide.
+        ties: The tie rule.
+        missing: What to do about prompts that cannot be paired.
+        level: Nominal coverage of the intervals, in (0, 1).
+        resamples: Keyed bootstrap draws for BCa intervals; 0 for analytic ones.
+        seed: Of the draws and of the betting interval's order.
+    """
+
+    benchmark: str | None = None
+    ties: TieRule = field(default_factory=TieRule)
+    missing: Missing = "error"
+    level: float = 0.95
+    resamples: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All prompts of a comparison, or those of one subset.
+
+    Attributes:
+        n: Prompts.
+        wins: Prompts whose mean outcome is above one half.
+        ties: Prompts whose mean outcome is one half, or whose pairs are all ties.
+        losses: Prompts whose mean outcome is below one half.
+        estimates: One per name of `METRICS`.
+    """
+
+    n: int
+    wins: int
+    ties: int
+    losses: int
+    estimates: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt of a comparison with the completions on both sides, for people to read.
+
+    Attributes:
+        row: Its row in the table.
+        prompt: What was asked.
+        checkpoint: The checkpoint's completions.
+        reference: The reference's completions.
+    """
+
+    row: int
+    prompt: Prompt
+    checkpoint: tuple[str, ...]
+    reference: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One checkpoint against one reference under one reward model.
+
+    Attributes:
+        checkpoint: The set under test.
+        reference: The set it is held against.
+        reward_model: What scored both.
+        table: One row per prompt.
+        overall: Counts and estimates over all prompts.
+        subsets: Subset -> the same, in alphabetical order; empty if no prompt names one.
+        worst_case: Win rate if every prompt left out were lost, and if it were won; None if none
+            was left out.
+        truncated: Completions that lost tokens.
+        notices: What a reader must know: stand-ins, models for trying out, rows left out.
+        signature: Every choice that can move the numbers.
+    """
+
+    checkpoint: CompletionSet
+    reference: CompletionSet
+    reward_model: RewardModelSpec
+    table: PairedTable
+    overall: Group
+    subsets: Mapping[str, Group]
+    worst_case: tuple[float, float] | None
+    truncated: int
+    notices: tuple[str, ...]
+    signature: Signature
+
+    def to_frame(self) -> pd.DataFrame:
+        """Every estimate on a row: subset, metric, counts, value, interval and how it was made.
+
+        `table.to_frame()` has the prompts instead.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(list(self.records()))
+
+    def records(self) -> Iterator[dict[str, object]]:
+        """The rows of `to_frame`."""
+        for subset, group in [("", self.overall), *self.subsets.items()]:
+            for metric, e in group.estimates.items():
+                yield {
+                    "checkpoint": self.checkpoint.name,
+                    "reference": self.reference.name,
+                    "reward_model": self.reward_model.name,
+                    "subset": subset,
+                    "metric": metric,
+                    "value": e.value,
+                    "low": e.low,
+                    "high": e.high,
+                    "stderr": e.stderr,
+                    "level": e.level,
+                    "n": e.n,
+                    "method": e.method,
+                    "wins": group.wins,
+                    "ties": group.ties,
+                    "losses": group.losses,
+                }
+
+    def examples(self, most: int) -> tuple[list[Example], list[Example]]:
+        """The prompts with the largest losses and with the largest wins, largest first."""
+        order = np.lexsort((self.table.prompt_id, self.table.margin)).tolist()
+        losses = [row for row in order if self.table.margin[row] < 0][:most]
+        wins = [row for row in reversed(order) if self.table.margin[row] > 0][:most]
+        return [self._example(row) for row in losses], [self._example(row) for row in wins]
+
+    def _example(self, row: int) -> Example:
+        prompt_id = self.table.prompt_id[row]
+        i, j = (
+            next(i for i, p in enumerate(s.prompts) if p.prompt_id == prompt_id)
+            for s in (self.checkpoint, self.reference)
+        )
+        return Example(
+            row,
+            self.reference.prompts[j],
+            self.checkpoint.completions[i],
+            self.reference.completions[j],
+        )
+
+
+def compare(
+    checkpoints: Sequence[str],
+    references: Sequence[str],
+    reward_model: RewardModelSpec,
+    workspace: Workspace,
+    store: Store,
+    *,
+    options: Options | None = None,
+    settings: RunSettings | None = None,
+) -> list[Comparison]:
+    """Compare every checkpoint with every reference; each completion is scored at most once, ever.
+
+    Args:
+        checkpoints: Names or paths, as for `--model`.
+        references: Names or paths, as for `--ref`.
+        reward_model: What scores them.
+        workspace: Where names are looked up.
+        store: Known rewards; new ones are added.
+        options: Choices that can move a number.
+        settings: Choices that cannot.
+
+    Returns:
+        One comparison per pair, checkpoint by checkpoint.
+
+    Raises:
+        InputError: Unknown names, malformed files, unmatched prompts.
+        MissingError: A reward model that is not here, or completions without a reward.
+    """
+    options = options or Options()
+    left = read_sets(checkpoints, "checkpoint", workspace, options.benchmark)
+    right = read_sets(references, "reference", workspace, options.benchmark)
+    check_names([*left, *right])
+    conversations = [c for found in (*left, *right) for c in found.completions.conversations()]
+    packs = [pack for found in right for pack in found.packs()]
+    scored = score(reward_model, conversations, store, packs=packs, settings=settings)
+    expected = read_prompts(options.benchmark, workspace)
+    sides = [
+        [(s.completions, rewards_of(s.completions, scored)) for s in side] for side in (left, right)
+    ]
+    return [
+        _compare_pair(model, ref, reward_model, options, expected.values())
+        for model in sides[0]
+        for ref in sides[1]
+    ]
+
+
+def _compare_pair(
+    checkpoint: tuple[CompletionSet, Rewards],
+    reference: tuple[CompletionSet, Rewards],
+    reward_model: RewardModelSpec,
+    options: Options,
+    expected: Iterable[Prompt],
+) -> Comparison:
+    table = pair(
+        checkpoint, reference, ties=options.ties, missing=options.missing, expected=expected
+    )
+    keys = table.resample_keys(options.seed)
+    everything = np.arange(len(table.prompt_id))
+    names = sorted(set(table.subset.tolist()) - {""})
+    truncated = sum(int(np.count_nonzero(rewards.cut)) for _, rewards in (checkpoint, reference))
+    return Comparison(
+        checkpoint=checkpoint[0],
+        reference=reference[0],
+        reward_model=reward_model,
+        table=table,
+        overall=_group(table, everything, keys, options),
+        subsets={name: _group(table, table.rows(name), keys, options) for name in names},
+        worst_case=_worst_case(table),
+        truncated=truncated,
+        notices=_notices(checkpoint[0], reference[0], reward_model, table, truncated),
+        signature=_signature(checkpoint[0], reference[0], reward_model, table, options),
+    )
+
+
+def _group(table: PairedTable, rows: IntArray, keys: Keys, options: Options) -> Group:
+    outcome = table.outcome[rows]
+    wins, losses = int(np.sum(outcome > 0.5)), int(np.sum(outcome < 0.5))
+
+    def estimate(column: FloatArray, *, bounded: bool) -> Estimate:
+        known = ~np.isnan(column[rows])
+        return mean(
+            column[rows][known],
+            bounded=bounded,
+            level=options.level,
+            keys=keys[rows][known],
+            resamples=options.resamples,
+            seed=options.seed,
+        )
+
+    return Group(
+        n=len(rows),
+        wins=wins,
+        ties=len(rows) - wins - losses,
+        losses=losses,
+        estimates={
+            "mean_reward": estimate(table.checkpoint_reward, bounded=False),
+            "reference_mean_reward": estimate(table.reference_reward, bounded=False),
+            "win_rate": estimate(table.outcome, bounded=True),
+            "win_probability": estimate(table.probability, bounded=True),
+            "margin": estimate(table.margin, bounded=False),
+        },
+    )
+
+
+def _worst_case(table: PairedTable) -> tuple[float, float] | None:
+    left_out = len(table.unmatched)
+    if not left_out:
+        return None
+    won = float(np.nansum(table.outcome))
+    n = int(np.sum(~np.isnan(table.outcome))) + left_out
+    return won / n, (won + left_out) / n
+
+
+def _notices(
+    checkpoint: CompletionSet,
+    reference: CompletionSet,
+    reward_model: RewardModelSpec,
+    table: PairedTable,
+    truncated: int,
+) -> tuple[str, ...]:
+    notices = [reference.notice, checkpoint.notice, reward_model.notice]
+    if left_out := len(table.unmatched):
+        notices.append(f"{left_out} of {left_out + len(table.prompt_id)} prompts are left out")
+    if truncated:
+        notices.append(f"{truncated} completions were scored with tokens cut off")
+    if reward_model.dtype != "float32":
+        notices.append(
+            f"rewards are computed in {reward_model.dtype}: margins below about "
+            f"{reward_model.tolerance} of a reward's spread are numeric noise"
+        )
+    return tuple(dict.fromkeys(notice for notice in notices if notice))
+
+
+def _signature(
+    checkpoint: CompletionSet,
+    reference: CompletionSet,
+    reward_model: RewardModelSpec,
+    table: PairedTable,
+    options: Options,
+) -> Signature:
+    method = "bca" if options.resamples else "logit-t,betting,t"
+    return Signature(
+        checkpoint=f"{checkpoint.name}#{checkpoint.digest[:12]}",
+        reference=f"{reference.name}#{reference.digest[:12]}",
+        rm=f"{reward_model.name}#{reward_model.fingerprint[:16]}",
+        dtype=reward_model.dtype,
+        benchmark=options.benchmark or "",
+        n=len(table.prompt_id),
+        left_out=len(table.unmatched),
+        missing=options.missing,
+        ties=str(options.ties),
+        ci=f"{method};{options.level!r}",
+        resamples=options.resamples,
+        seed=options.seed,
+        version=__version__,
+    )

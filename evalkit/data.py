@@ -1,0 +1,245 @@
+"""What goes in and what comes out of a reward model, and the digests that identify it.
+
+A digest is a SHA-256 over content alone: names, paths and row order never enter one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from evalkit.errors import Fault, MalformedError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+TextArray = npt.NDArray[np.object_]  # numpy's own text arrays drop trailing NULs
+Scalar = str | int | float | bool | None
+
+
+class Message(NamedTuple):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+Messages = tuple[Message, ...]
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys, no spaces and ASCII escapes: one text per value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(kind: str, value: object) -> str:
+    """SHA-256 (64 hex digits) over the canonical JSON of `value`, apart from every other kind."""
+    return hashlib.sha256(f"evalkit/{kind}/v1\0{canonical_json(value)}".encode("ascii")).hexdigest()
+
+
+def conversation_key(messages: Messages) -> str:
+    """Identity of a whole conversation: exact code points, roles and order."""
+    return digest("conversation", messages)
+
+
+def default_prompt_id(messages: Messages) -> str:
+    """The id of a prompt that was given none."""
+    return digest("prompt", messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What was asked.
+
+    Attributes:
+        prompt_id: As given, else the digest of the messages.
+        messages: The turns, the last of them not the answer.
+        subset: The smallest group of the benchmark it belongs to; empty if none.
+    """
+
+    prompt_id: str
+    messages: Messages
+    subset: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One completion as a file holds it.
+
+    Attributes:
+        id: The id as given, in its own type; None if there was none.
+        messages: The prompt; None where only its id is given and a benchmark holds the rest.
+        completion: The answer, code point for code point.
+        subset: Empty if the file names none.
+        index: Which completion of its prompt, where the file says so.
+        where: `file:line`, for errors.
+    """
+
+    id: Scalar
+    messages: Messages | None
+    completion: str
+    subset: str = ""
+    index: int | None = None
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class CompletionSet:
+    """A named set of completions, one or more per prompt.
+
+    Attributes:
+        name: How reports call it; never part of a digest.
+        prompts: P prompts, in the order the file first names them.
+        completions: P tuples of K_p ≥ 1 completions.
+        step: Training step, if the set has one.
+        source: Where it was read from, for people.
+        notice: What a reader must know about it (a stand-in says so); empty if nothing.
+    """
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    completions: tuple[tuple[str, ...], ...]
+    step: int | None = None
+    source: str = ""
+    notice: str = ""
+
+    def conversations(self) -> Iterator[Messages]:
+        """Every prompt with each of its completions, in order: N = ΣK_p conversations."""
+        for prompt, answers in zip(self.prompts, self.completions, strict=True):
+            for answer in answers:
+                yield (*prompt.messages, Message("assistant", answer))
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the prompts and completions, whatever their order in the file."""
+        rows = sorted(
+            (p.prompt_id, p.messages, c)
+            for p, c in zip(self.prompts, self.completions, strict=True)
+        )
+        return digest("completions", rows)
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """The rewards of one completion set under one reward model, one row per completion.
+
+    Attributes:
+        prompt_id: (N,) as in the set, rows of one prompt together.
+        index: (N,) which completion of its prompt.
+        reward: (N,) in reward-model units; NaN where there is none.
+        tokens: (N,) tokens of the whole conversation, template included; 0 where unknown.
+        cut: (N,) tokens lost to truncation.
+        failures: Row number -> why it has no reward.
+    """
+
+    prompt_id: TextArray
+    index: IntArray
+    reward: FloatArray
+    tokens: IntArray
+    cut: IntArray
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for column in (self.prompt_id, self.index, self.reward, self.tokens, self.cut):
+            column.setflags(write=False)
+
+
+def completion_set(
+    name: str,
+    rows: Sequence[Row],
+    *,
+    prompts: Mapping[str, Prompt] | None = None,
+    step: int | None = None,
+    source: str = "",
+    notice: str = "",
+) -> CompletionSet:
+    """Group rows into a `CompletionSet`.
+
+    Rows without an id are further completions of the prompt whose messages they share. Rows with
+    an id need distinct `index` values to be several completions; an exact repeat is read once.
+
+    Args:
+        name: The name of the set.
+        rows: As `evalkit.formats.read_rows` gives them.
+        prompts: The benchmark's prompts by id, for rows that name a prompt without its messages.
+        step: Training step of a checkpoint.
+        source: Where the rows come from.
+        notice: What a reader must know about the set.
+
+    Raises:
+        MalformedError: An unknown prompt id, one id for two prompts, or two different
+            completions under one id and index.
+    """
+    faults: list[Fault] = []
+    found: dict[str, Prompt] = {}
+    answers: dict[str, dict[int, str]] = {}
+    for row in rows:
+        prompt = prompt_of(row, prompts or {}, faults)
+        if prompt is None:
+            continue
+        first = found.setdefault(prompt.prompt_id, prompt)
+        if first.messages != prompt.messages:
+            faults.append(
+                Fault(row.where, "id", f"{prompt.prompt_id!r} is given to two different prompts")
+            )
+            continue
+        known = answers.setdefault(prompt.prompt_id, {})
+        index = row.index if row.index is not None else (len(known) if row.id is None else 0)
+        if known.setdefault(index, row.completion) != row.completion:
+            faults.append(
+                Fault(
+                    row.where,
+                    "index",
+                    f"{index} of prompt {prompt.prompt_id!r} has a different completion before",
+                )
+            )
+    if faults:
+        raise MalformedError(
+            source or name,
+            faults,
+            fix='give each prompt one "prompt_id" and each of its completions its own "index"',
+        )
+    return CompletionSet(
+        name=name,
+        prompts=tuple(found.values()),
+        completions=tuple(tuple(a[k] for k in sorted(a)) for a in answers.values()),
+        step=step,
+        source=source,
+        notice=notice,
+    )
+
+
+def prompt_of(row: Row, prompts: Mapping[str, Prompt], faults: list[Fault]) -> Prompt | None:
+    """The prompt a row answers, its messages from the benchmark where the row has none.
+
+    Args:
+        row: The row.
+        prompts: The benchmark's prompts by id.
+        faults: Where to add what is wrong.
+
+    Returns:
+        None if the prompt is unknown, or differs from the benchmark's of the same id.
+    """
+    if row.messages is None:
+        prompt = prompts.get(str(row.id))
+        if prompt is None:
+            what = (
+                "is in no prompts.jsonl of the benchmark"
+                if prompts
+                else 'comes without "messages", and no benchmark is named to look them up in'
+            )
+            faults.append(Fault(row.where, "prompt_id", f"{str(row.id)!r} {what}"))
+        return prompt
+    prompt_id = default_prompt_id(row.messages) if row.id is None else str(row.id)
+    known = prompts.get(prompt_id)
+    if known is not None and known.messages != row.messages:
+        what = f"of prompt {prompt_id!r} differ from the benchmark's"
+        faults.append(Fault(row.where, "messages", what))
+        return None
+    return Prompt(prompt_id, row.messages, row.subset or (known.subset if known else ""))

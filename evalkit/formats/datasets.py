@@ -1,0 +1,94 @@
+"""Records of a Parquet file, a data-set folder or a Hub data set, through `datasets`.
+
+Parquet and Arrow carry their types, so nothing is guessed. Folders of other files are refused:
+reading JSON or CSV that way would retype texts that look like dates or numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import InputError, MissingError
+from evalkit.formats.fields import Record
+
+HUB = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(#(?P<split>[\w.-]+))?")
+
+
+def is_hub(source: str) -> bool:
+    """Whether `source` names a data set of the Hub."""
+    return source.startswith("hf://")
+
+
+def records(source: str) -> Iterator[Record]:
+    """Every row of the one split of `source`.
+
+    Raises:
+        InputError: Not a data set, or several splits and none named with `#split`.
+        MissingError: `datasets` is not installed, or the data set is not on this machine.
+    """
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise MissingError(
+            f"reading {source} needs the `datasets` package",
+            fix='pip install "evalkit-rm[models]"',
+        ) from None
+    loaded = _hub(source, datasets) if is_hub(source) else _local(Path(source), datasets)
+    for number, row in enumerate(_split(source, loaded), start=1):
+        yield Record(f"{source}, row {number}", row)
+
+
+def _hub(source: str, datasets: Any) -> Any:
+    match = HUB.fullmatch(source)
+    if match is None:
+        raise InputError(
+            f"{source} is not of the form hf://org/name[@revision][#split]", fix="correct it"
+        )
+    try:
+        loaded = datasets.load_dataset(match["name"], revision=match["revision"])
+    except (OSError, ValueError, ConnectionError) as error:
+        raise MissingError(
+            f"data set {match['name']} is not on this machine",
+            where=str(error).splitlines()[0],
+            fix="run the same command with `evalkit --allow-download …`",
+        ) from None
+    return {match["split"]: loaded[match["split"]]} if match["split"] in loaded else loaded
+
+
+def _local(path: Path, datasets: Any) -> Any:
+    if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
+        return datasets.load_from_disk(str(path))
+    if path.is_file() or any(path.rglob("*.parquet")):
+        files = str(path) if path.is_file() else None
+        try:
+            return (
+                datasets.load_dataset("parquet", data_files=files, streaming=True)
+                if files
+                else datasets.load_dataset(str(path), streaming=True)
+            )
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise InputError(
+                f"{path} is no readable data set: {str(error).splitlines()[0]}",
+                fix="check the Parquet files",
+            ) from None
+    raise InputError(
+        f"{path} is a folder without completions.jsonl, Parquet files or a saved data set",
+        fix="name a file, or a folder of Parquet files",
+    )
+
+
+def _split(source: str, loaded: Any) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(loaded, Mapping):
+        yield from loaded
+        return
+    if len(loaded) > 1:
+        raise InputError(
+            f"{source} has the splits {', '.join(loaded)}",
+            fix=f"name one: {source}#{next(iter(loaded))}"
+            if is_hub(source)
+            else "name the folder or file of one split",
+        )
+    yield from next(iter(loaded.values()))

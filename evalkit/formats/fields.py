@@ -1,0 +1,122 @@
+"""Typed access to the fields of one record; what does not fit becomes a `Fault`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.data import Message, Messages, Scalar
+from evalkit.errors import Fault, did_you_mean
+
+ROLES = ("system", "user", "assistant")
+CLIP = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One JSON object (or data-set row) and the place it was read from."""
+
+    where: str
+    value: Mapping[str, Any]
+
+
+class Fields:
+    """One record being read: values keep their type, faults are collected.
+
+    Args:
+        record: The record.
+        faults: Where to add what is wrong with it.
+    """
+
+    def __init__(self, record: Record, faults: list[Fault]) -> None:
+        self.where = record.where
+        self._value = record.value
+        self._faults = faults
+
+    def __contains__(self, name: str) -> bool:
+        return self._value.get(name) is not None
+
+    def fault(self, name: str, what: str) -> None:
+        """Note that field `name` is wrong."""
+        self._faults.append(Fault(self.where, name, what))
+
+    def text(self, name: str) -> str | None:
+        """A field that must be text; None (and a fault) if it is not."""
+        value = self._value.get(name)
+        if isinstance(value, str):
+            return value
+        if name in self._value:
+            self.fault(name, f"must be text, got {clip(value)}")
+        else:
+            found = ", ".join(self._value) or "none"
+            hint = did_you_mean(name, self._value)
+            self.fault(name, f"is missing (fields: {found}){'; ' + hint if hint else ''}")
+        return None
+
+    def optional_text(self, name: str) -> str:
+        """A field that is text or absent; empty if absent."""
+        return (self.text(name) or "") if name in self else ""
+
+    def integer(self, name: str) -> int | None:
+        """A field that is an integer ≥ 0 or absent."""
+        value = self._value.get(name)
+        if value is None:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        self.fault(name, f"must be an integer of at least 0, got {clip(value)}")
+        return None
+
+    def id(self, name: str) -> Scalar:
+        """An id: text or an integer, kept in its type; None if absent."""
+        value = self._value.get(name)
+        if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
+            return value
+        self.fault(name, f"must be text or an integer, got {clip(value)}")
+        return None
+
+    def messages(self, name: str) -> Messages | None:
+        """A list of turns `{"role", "content"}`; a system turn can only be the first."""
+        value = self._value.get(name)
+        if not isinstance(value, list) or not value:
+            self.fault(name, f"must be a list of turns, got {clip(value)}")
+            return None
+        turns = [self._turn(f"{name}[{i}]", turn) for i, turn in enumerate(value)]
+        if any(turn is None for turn in turns):
+            return None
+        found = tuple(turn for turn in turns if turn is not None)
+        if any(turn.role == "system" for turn in found[1:]):
+            self.fault(name, "has a system turn that is not the first")
+            return None
+        if all(turn.role == "system" for turn in found):
+            self.fault(name, "has no user turn")
+            return None
+        return found
+
+    def prompt(self, name: str) -> Messages | None:
+        """Messages that wait for an answer: the last turn is the user's."""
+        messages = self.messages(name)
+        if messages is not None and messages[-1].role != "user":
+            self.fault(name, f"must end with the user's turn, ends with {messages[-1].role!r}")
+            return None
+        return messages
+
+    def _turn(self, place: str, turn: object) -> Message | None:
+        if not isinstance(turn, Mapping):
+            self.fault(place, f'must be {{"role", "content"}}, got {clip(turn)}')
+            return None
+        role, content = turn.get("role"), turn.get("content")
+        if role not in ROLES:
+            self.fault(f"{place}.role", f"must be one of {', '.join(ROLES)}, got {clip(role)}")
+            return None
+        if not isinstance(content, str):
+            self.fault(f"{place}.content", f"must be text, got {clip(content)}")
+            return None
+        return Message(role, content)
+
+
+def clip(value: object) -> str:
+    """A value as JSON-like text, short enough for an error line."""
+    text = repr(value)
+    return text if len(text) <= CLIP else f"{text[:CLIP]}…"

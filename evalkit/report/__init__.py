@@ -1,0 +1,83 @@
+"""Comparisons as text, JSON, CSV, Markdown, plots and HTML; computes nothing, only lays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from evalkit.compare import Comparison
+from evalkit.data import digest
+from evalkit.errors import InputError, did_you_mean
+from evalkit.report import document, tables
+from evalkit.workspace import slug, write_atomic
+
+
+def _svg(comparisons: Sequence[Comparison]) -> bytes:
+    from evalkit.report import plots
+
+    return plots.render(plots.comparison_figure(comparisons), "svg")
+
+
+def _png(comparisons: Sequence[Comparison]) -> bytes:
+    from evalkit.report import plots
+
+    return plots.render(plots.comparison_figure(comparisons), "png")
+
+
+def _html(comparisons: Sequence[Comparison]) -> bytes:
+    from evalkit.report import html
+
+    return html.render(comparisons)
+
+
+WRITERS: dict[str, Callable[[Sequence[Comparison]], bytes]] = {
+    ".json": document.to_json,
+    ".jsonl": document.to_prompt_lines,
+    ".csv": tables.to_csv,
+    ".md": tables.to_markdown,
+    ".svg": _svg,
+    ".png": _png,
+    ".html": _html,
+}
+RUN_FILES = ("results.json", "prompts.jsonl", "comparison.svg", "comparison.png", "report.html")
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output before any work is done for it.
+
+    Raises:
+        InputError: An unknown suffix, a folder that does not exist, or a folder in its place.
+    """
+    if path.suffix not in WRITERS:
+        raise InputError(
+            f"cannot write {path}: unknown suffix {path.suffix!r}",
+            fix=f"use one of {', '.join(WRITERS)}. {did_you_mean(path.suffix, WRITERS)}".strip(),
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: no folder {path.parent}", fix="create the folder")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder", fix="name a file")
+
+
+def write(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write exactly `path`, in the format of its suffix."""
+    check_output(path)
+    write_atomic(path, WRITERS[path.suffix](comparisons))
+
+
+def write_run(comparisons: Sequence[Comparison], reports: Path) -> Path:
+    """Write the folder of a run: the report, its figures and its numbers.
+
+    The folder's name follows from the comparisons, so that a rerun writes the same bytes in place.
+
+    Returns:
+        The path of `report.html`.
+    """
+    first = comparisons[0]
+    title = slug(f"{first.checkpoint.name}-vs-{first.reference.name}")
+    identity = digest("run", [str(c.signature) for c in comparisons])[:12]
+    folder = reports / f"{title}-{identity}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in RUN_FILES:
+        write(comparisons, folder / name)
+    return folder / "report.html"

@@ -1,0 +1,78 @@
+"""The JSON contract of `evalkit compare`, and one line per prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from evalkit.compare import Comparison, Group
+
+SCHEMA_VERSION = 1
+
+
+def document(comparisons: Sequence[Comparison], exit_code: int = 0) -> dict[str, object]:
+    """Everything a program needs; rates are fractions, undefined values null."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "comparisons": [_comparison(c) for c in comparisons],
+        "exit_code": exit_code,
+    }
+
+
+def to_json(comparisons: Sequence[Comparison]) -> bytes:
+    """The document as indented JSON, the same bytes on every run."""
+    text = json.dumps(document(comparisons), indent=2, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def to_prompt_lines(comparisons: Sequence[Comparison]) -> bytes:
+    """One JSON line per prompt and comparison, with the columns of the paired table."""
+    lines = []
+    for c in comparisons:
+        columns = c.table.columns()
+        names = {"checkpoint": c.checkpoint.name, "reference": c.reference.name}
+        for values in zip(*(column.tolist() for column in columns.values()), strict=True):
+            row = {k: _null(v) for k, v in zip(columns, values, strict=True)}
+            lines.append(json.dumps({**names, **row}, ensure_ascii=False, allow_nan=False) + "\n")
+    return "".join(lines).encode()
+
+
+def _comparison(c: Comparison) -> dict[str, object]:
+    unmatched = c.table.unmatched
+    return {
+        "checkpoint": c.checkpoint.name,
+        "step": c.checkpoint.step,
+        "reference": c.reference.name,
+        "reward_model": {
+            "name": c.reward_model.name,
+            "fingerprint": c.reward_model.fingerprint,
+            "dtype": c.reward_model.dtype,
+        },
+        **_counts(c.overall),
+        "estimates": _estimates(c.overall),
+        "subsets": {name: {**_counts(g), **_estimates(g)} for name, g in c.subsets.items()},
+        "unmatched": {
+            "missing_in_checkpoint": list(unmatched.missing_in_checkpoint),
+            "missing_in_reference": list(unmatched.missing_in_reference),
+            "unscored": dict(unmatched.unscored),
+            "worst_case_win_rate": None if c.worst_case is None else list(c.worst_case),
+        },
+        "truncated": c.truncated,
+        "notices": list(c.notices),
+        "signature": str(c.signature),
+    }
+
+
+def _counts(group: Group) -> dict[str, int]:
+    return {"n": group.n, "wins": group.wins, "ties": group.ties, "losses": group.losses}
+
+
+def _estimates(group: Group) -> dict[str, dict[str, object]]:
+    return {name: asdict(estimate) for name, estimate in group.estimates.items()}
+
+
+def _null(value: object) -> object:
+    return None if isinstance(value, float) and not np.isfinite(value) else value

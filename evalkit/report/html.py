@@ -1,0 +1,89 @@
+"""One self-contained HTML file: no script, no request, every text escaped.
+
+The policy in the file allows its own style sheet and nothing else, so that even a text that got
+through the escaping could neither run nor load anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+
+import jinja2
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from evalkit.compare import Comparison
+from evalkit.report import plots, tables
+from evalkit.version import __version__
+
+EXAMPLES = 10
+
+
+def render(comparisons: Sequence[Comparison]) -> bytes:
+    """The report as UTF-8 bytes, the same on every run."""
+    here = files("evalkit.report")
+    style = here.joinpath("report.css").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["visible"] = tables.printable
+    environment.filters["text"] = visible_text
+    environment.filters["amount"] = lambda x: f"{x:.3f}"
+    template = environment.from_string(here.joinpath("report.html.jinja").read_text("utf-8"))
+    style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    page = template.render(
+        comparisons=comparisons,
+        cells=tables.cells,
+        head=tables.HEAD,
+        sentence=tables.sentence,
+        examples=[c.examples(EXAMPLES) for c in comparisons],
+        notices=list(dict.fromkeys(n for c in comparisons for n in c.notices)),
+        figures=[
+            inline_svg(plots.interval_figure(comparisons), "intervals", "Win rates with intervals"),
+            inline_svg(plots.margin_figure(comparisons), "margins", "Distribution of the margins"),
+        ],
+        style=style,
+        style_hash=style_hash,
+        version=__version__,
+    )
+    return page.encode()
+
+
+def visible_text(text: str) -> Markup:
+    """A text as it is, lines kept, with what would hide or reorder it made visible."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return Markup("\n").join(escape(tables.printable(line)) for line in lines)
+
+
+def inline_svg(figure: Figure, prefix: str, title: str) -> Markup:
+    """A figure as SVG that a strict policy lets through: no style element, no style attributes.
+
+    Matplotlib repeats ids from figure to figure, so each gets a prefix; black becomes the page's
+    own text colour and the white background none, for dark mode.
+    """
+    svg = plots.render(figure, "svg").decode()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.S)
+    svg = re.sub(r'style="([^"]*)"', lambda m: _attributes(m[1]), svg)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
+    svg = svg.replace("#000000", "var(--fg)").replace('fill="#ffffff"', 'fill="none"')
+    label = f'<svg role="img" aria-label="{escape(title)}" '
+    return Markup(svg.replace("<svg ", label, 1))  # noqa: S704 - matplotlib escapes its texts
+
+
+def _attributes(style: str) -> str:
+    """`fill: none; stroke: #000` as presentation attributes."""
+    found = []
+    for rule in filter(None, (part.strip() for part in style.split(";"))):
+        key, _, value = rule.partition(":")
+        if key == "font":  # a shorthand, which attributes do not have
+            size = re.search(r"[\d.]+px", value)
+            key, value = "font-size", size[0] if size else "9px"
+        found.append(f'{key.strip()}="{value.strip().replace(chr(34), "")}"')
+    return " ".join(found)

@@ -1,0 +1,133 @@
+"""Comparisons as tables: terminal, Markdown, CSV. Percent appears here and nowhere below."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from evalkit.compare import Comparison, Group
+from evalkit.statistics.intervals import Estimate
+
+UNDEFINED = "n/a"
+# C0, C1 and what reorders or hides text: shown as \u escapes, so that nothing acts on a terminal
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+HEAD = ("checkpoint", "reference", "n", "win rate", "W/T/L", "win probability", "mean reward",
+        "reference mean", "margin")  # fmt: skip
+
+
+def printable(text: str) -> str:
+    r"""Text that a terminal shows and does not act on: control characters as `\uXXXX`."""
+    return UNPRINTABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def rate(estimate: Estimate) -> str:
+    """A fraction as percent with its interval: `54.2 % [50.8, 57.6]`."""
+    if estimate.value is None:
+        return UNDEFINED
+    return f"{100 * estimate.value:.1f} % {_interval(estimate, 100, 1)}"
+
+
+def amount(estimate: Estimate) -> str:
+    """A number in reward-model units with its interval: `0.31 [0.25, 0.37]`."""
+    if estimate.value is None:
+        return UNDEFINED
+    return f"{estimate.value:.3f} {_interval(estimate, 1, 3)}"
+
+
+def _interval(estimate: Estimate, scale: float, places: int) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "[undefined]"
+    return f"[{scale * estimate.low:.{places}f}, {scale * estimate.high:.{places}f}]"
+
+
+def cells(group: Group) -> list[str]:
+    """The cells of one row, from `n` on."""
+    e = group.estimates
+    return [
+        f"{group.n}",
+        rate(e["win_rate"]),
+        f"{group.wins}/{group.ties}/{group.losses}",
+        rate(e["win_probability"]),
+        amount(e["mean_reward"]),
+        amount(e["reference_mean_reward"]),
+        amount(e["margin"]),
+    ]
+
+
+def rows(comparisons: Sequence[Comparison], *, subsets: bool) -> list[list[str]]:
+    """Rows of cells under `HEAD`; with subsets, each below its comparison."""
+    found = []
+    for c in comparisons:
+        found.append([printable(c.checkpoint.name), printable(c.reference.name), *cells(c.overall)])
+        if subsets:
+            found += [[f"  {printable(name)}", "", *cells(g)] for name, g in c.subsets.items()]
+    return found
+
+
+def sentence(c: Comparison) -> str:
+    """The verdict in words, as the interval supports it and no further."""
+    e = c.overall.estimates["win_rate"]
+    names = f"{c.checkpoint.name} against {c.reference.name}"
+    if e.value is None:
+        return f"{names}: no prompt decides (all are ties, and ties are dropped)."
+    percent = f"{100 * e.level:g} % CI"
+    found = f"wins {rate(e)} ({percent}) of {e.n} prompts"
+    if e.low is None or e.high is None:
+        return f"{names}: {found}; too few prompts for an interval."
+    if e.low > 0.5:
+        return f"{names}: {found}; better on this reward model."
+    if e.high < 0.5:
+        return f"{names}: {found}; worse on this reward model."
+    return f"{names}: {found}; not separable from the reference."
+
+
+def to_text(comparisons: Sequence[Comparison]) -> str:
+    """The table for a terminal, with notices and signatures below."""
+    first = comparisons[0]
+    model = first.reward_model
+    level = first.overall.estimates["win_rate"].level
+    lines = [
+        f"reward model {printable(model.name)} #{model.fingerprint[:16]} ({model.dtype}); "
+        f"{100 * level:g} % intervals"
+    ]
+    body = rows(comparisons, subsets=len(comparisons) == 1)
+    widths = [max(len(row[i]) for row in [list(HEAD), *body]) for i in range(len(HEAD))]
+    lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+              for row in [list(HEAD), *body]]  # fmt: skip
+    notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
+    lines += [f"note: {printable(notice)}" for notice in notices]
+    lines += [f"signature: {printable(str(c.signature))}" for c in comparisons]
+    return "\n".join(lines) + "\n"
+
+
+def to_markdown(comparisons: Sequence[Comparison]) -> bytes:
+    """The same table as Markdown; text is escaped."""
+    table = [list(HEAD), ["---"] * len(HEAD), *rows(comparisons, subsets=True)]
+    lines = ["| " + " | ".join(_escape(cell.strip()) for cell in row) + " |" for row in table]
+    notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
+    lines += ["", *(f"- note: {_escape(printable(notice))}" for notice in notices)]
+    lines += [f"- signature: `{printable(str(c.signature)).replace('`', '')}`" for c in comparisons]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def to_csv(comparisons: Sequence[Comparison]) -> bytes:
+    """Every estimate on a line, numbers in full; text cells cannot act as formulas."""
+    records = [record for c in comparisons for record in c.records()]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _guard(value) for key, value in record.items()} for record in records)
+    return buffer.getvalue().encode()
+
+
+def _guard(value: object) -> object:
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
+    return repr(value) if isinstance(value, float) else value
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", text) if text != "---" else text

@@ -1,0 +1,211 @@
+"""The family `sequence-classifier`: any native `*ForSequenceClassification` with one label.
+
+Decoders are read at the last attended token, found by the attention mask and never by token id;
+encoders through their own pooling. The head computes in float32 whatever the trunk's dtype.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from evalkit.data import FloatArray, Messages
+from evalkit.errors import RefusedModelError, listing
+from evalkit.reward_models import Rendered, RewardModelMemoryError
+from evalkit.reward_models.rendering import Renderer
+from evalkit.reward_models.spec import PICKLES, RewardModelSpec
+
+
+class SequenceClassifier:
+    """A loaded sequence classifier.
+
+    Attributes:
+        device: Where its inputs go, such as `cpu` or `cuda:0`.
+    """
+
+    def __init__(self, spec: RewardModelSpec, model: Any, tokenizer: Any) -> None:
+        self._model = model
+        self._trunk = model.base_model
+        self._head = _last_token_head(model)
+        self._renderer = Renderer(spec, tokenizer)
+        self.device = str(model.get_input_embeddings().weight.device)
+        if self.device == "meta":  # offloaded: accelerate moves what it needs to the CPU
+            self.device = "cpu"
+
+    def render(self, conversations: Sequence[Messages]) -> list[Rendered]:
+        """Token ids of each conversation."""
+        return self._renderer.render(conversations)
+
+    def rewards(self, batch: Sequence[Sequence[int]]) -> FloatArray:
+        """(len(batch),) rewards, independent of what else is in the batch.
+
+        Raises:
+            RewardModelMemoryError: The device is out of memory.
+        """
+        longest = max(len(ids) for ids in batch)
+        ids = torch.zeros((len(batch), longest), dtype=torch.long)
+        mask = torch.zeros((len(batch), longest), dtype=torch.long)
+        for row, tokens in enumerate(batch):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        try:
+            with torch.inference_mode():
+                found = self._forward(ids.to(self.device), mask.to(self.device))
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise RewardModelMemoryError(str(error)) from None
+        return np.asarray(found.double().cpu().numpy(), dtype=np.float64)
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if self._head is None:
+            logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
+            return logits.float().squeeze(-1)
+        hidden = self._trunk(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        last = mask.sum(dim=1) - 1
+        rewards: torch.Tensor = self._head(
+            hidden[torch.arange(len(ids)), last.to(hidden.device)].float()
+        )
+        return rewards.squeeze(-1)
+
+
+def load(
+    spec: RewardModelSpec, *, device: str = "auto", max_memory: dict[str | int, str] | None = None
+) -> SequenceClassifier:
+    """Load the checkpoint, or refuse it.
+
+    Args:
+        spec: Which one.
+        device: `auto` spreads it over all GPUs with accelerate, or takes the CPU if there is none.
+        max_memory: Bytes accelerate may use per device; beyond them it goes to the next, and at
+            last to disk.
+
+    Raises:
+        RefusedModelError: See `_check`.
+    """
+    with _quiet():
+        cls, config = _check(spec)
+        placed = max_memory is not None or (device != "cpu" and torch.cuda.is_available())
+        options: dict[str, Any] = {}
+        if placed:
+            options["device_map"] = "auto" if device in {"auto", "cuda"} else {"": device}
+            options["max_memory"] = max_memory
+            options["offload_folder"] = tempfile.mkdtemp(prefix="evalkit-offload-")
+        elif device not in {"auto", "cpu"}:
+            raise RefusedModelError(f"there is no device {device!r} here", fix="use --device cpu")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        model = cls.from_pretrained(
+            spec.path,
+            config=config,
+            dtype=getattr(torch, spec.dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **options,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            spec.path, trust_remote_code=False, local_files_only=True
+        )
+    model.eval()
+    return SequenceClassifier(spec, model, tokenizer)
+
+
+def _check(spec: RewardModelSpec) -> tuple[Any, Any]:
+    """Load onto the meta device, where nothing is read, and refuse whatever is not explained.
+
+    Raises:
+        RefusedModelError: A missing, unexplained or misshapen tensor; a class other than the
+            native one; pickled files beside the weights; several labels; an encoder-decoder.
+    """
+    native, config = _native_class(spec)
+    _, info = AutoModelForSequenceClassification.from_pretrained(
+        spec.path,
+        config=config,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        device_map="meta",
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    findings = {
+        "unexplained tensors": info["unexpected_keys"],
+        "missing tensors": info["missing_keys"],
+        "tensors of another shape": [key for key, *_ in info["mismatched_keys"]],
+    }
+    lines = [f"{what}: {listing(sorted(keys))}" for what, keys in findings.items() if keys]
+    declared = (config.architectures or ["(none)"])[0]
+    if declared != native.__name__:
+        lines.append(f"declared class {declared}, where this trunk's is {native.__name__}")
+    if extra := [p.name for pattern in PICKLES for p in spec.path.glob(pattern)]:
+        lines.append(f"unexplained files: {listing(sorted(extra))}")
+    if config.num_labels != 1:
+        lines.append(f"{config.num_labels} labels, where a scalar reward has 1")
+    if getattr(config, "is_encoder_decoder", False):
+        lines.append("an encoder-decoder, whose pooling depends on token ids")
+    if lines:
+        raise _refusal(spec, lines)
+    return _with_float32_head(native), config
+
+
+def _native_class(spec: RewardModelSpec) -> tuple[Any, Any]:
+    try:
+        config = AutoConfig.from_pretrained(
+            spec.path, trust_remote_code=False, local_files_only=True
+        )
+        mapping = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+        return mapping[type(config)], config
+    except (ValueError, KeyError):
+        names = [name for path in spec.path.glob("*.safetensors") for name in _tensor_names(path)]
+        model_type = "no sequence-classification class of transformers has this model_type"
+        lines = [model_type, f"unexplained tensors: {listing(sorted(names))}"]
+        raise _refusal(spec, lines) from None
+
+
+def _tensor_names(path: Any) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
+def _refusal(spec: RewardModelSpec, lines: list[str]) -> RefusedModelError:
+    return RefusedModelError(
+        f"reward model {spec.name!r} is not a plain sequence classifier with one label; loading it "
+        "as one would score with a wrong or random head",
+        where=f"{spec.path}\n     " + "\n     ".join(lines),
+        fix="use a checkpoint saved as *ForSequenceClassification with num_labels=1; other "
+        "families are not supported yet",
+    )
+
+
+def _with_float32_head(native: Any) -> Any:
+    """The native class, told to keep everything outside the trunk in float32 when loading."""
+    keep = {"score", "classifier", "pooler", "head", "dense", "out_proj"}
+    return type(native.__name__, (native,), {"_keep_in_fp32_modules_strict": keep})
+
+
+def _last_token_head(model: Any) -> Any:
+    """The linear head of a decoder, read at the last token; None for an encoder's own head."""
+    head = getattr(model, "score", None)
+    return head if isinstance(head, torch.nn.Linear) else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No load report and no progress bar: what they would say is in the refusal."""
+    log = transformers.utils.logging
+    level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bar:
+            log.enable_progress_bar()

@@ -1,0 +1,172 @@
+"""What is not known yet → batches → forward → store; everything known is only looked up.
+
+The reward model is loaded when the first unknown conversation is met, and not at all without one.
+Whenever it is loaded, a few known rewards are computed again: if they moved, nothing is mixed.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+
+from evalkit import reward_models
+from evalkit.data import CompletionSet, Messages, Rewards, conversation_key
+from evalkit.errors import IntegrityError, count
+from evalkit.reward_models import Rendered, RewardModel
+from evalkit.reward_models.spec import RewardModelSpec
+from evalkit.scoring.batches import plan, score_batches, tokens_digest
+from evalkit.scoring.progress import Progress
+from evalkit.store import Pack, Store, StoredReward
+
+SENTINELS = 8
+
+Load = Callable[..., RewardModel]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How to score; none of it may move a reward beyond the reward model's tolerance.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        batch_tokens: Padded tokens per batch; at most one conversation is longer.
+        progress: Whether to show progress on stderr.
+    """
+
+    device: str = "auto"
+    batch_tokens: int = 16384
+    progress: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Rewards of some conversations, and those that have none.
+
+    Attributes:
+        rewards: Conversation key -> reward.
+        problems: Conversation key -> why it has no reward.
+        forwards: Conversations the reward model computed in this run.
+    """
+
+    rewards: Mapping[str, StoredReward]
+    problems: Mapping[str, str]
+    forwards: int
+
+
+def score(
+    spec: RewardModelSpec,
+    conversations: Sequence[Messages],
+    store: Store,
+    *,
+    packs: Sequence[Pack] = (),
+    settings: RunSettings | None = None,
+    load: Load = reward_models.load,
+) -> Scored:
+    """Rewards of conversations, each distinct one computed at most once, ever.
+
+    Every finished batch is in the store before the next one starts, so that an interrupted run
+    loses at most the batch in flight and the same command resumes.
+
+    Args:
+        spec: The reward model.
+        conversations: N conversations; equal ones share a reward.
+        store: Known rewards; new ones are added.
+        packs: More known rewards.
+        settings: How to score.
+        load: How a reward model is loaded.
+
+    Raises:
+        IntegrityError: Known rewards come out differently now.
+    """
+    settings = settings or RunSettings()
+    by_key = {conversation_key(messages): messages for messages in conversations}
+    known = store.lookup(spec.fingerprint, by_key, packs)
+    unknown = {key: messages for key, messages in by_key.items() if key not in known}
+    if not unknown:
+        return Scored(known, {}, 0)
+    model = load(spec, device=settings.device)
+    _check_sentinels(spec, model, known, by_key)
+    rendered = dict(zip(unknown, model.render(list(unknown.values())), strict=True))
+    problems = {key: item.problem for key, item in rendered.items() if item.problem}
+    todo = {key: item for key, item in rendered.items() if not item.problem}
+    fresh: dict[str, StoredReward] = {}
+    provenance = _provenance(model, settings)
+    with Progress(sum(len(item.ids) for item in todo.values()), settings.progress) as progress:
+        batches = plan({key: len(item.ids) for key, item in todo.items()}, settings.batch_tokens)
+        for rewards, failed in score_batches(model, todo, batches):
+            store.add(
+                spec.fingerprint,
+                spec.manifest,
+                list(rewards.values()),
+                tolerance=spec.tolerance,
+                provenance=provenance,
+            )
+            fresh |= rewards
+            problems |= failed
+            done = [*rewards, *failed]
+            progress.advance(len(done), sum(len(todo[key].ids) for key in done))
+    return Scored({**known, **fresh}, problems, len(fresh))
+
+
+def rewards_of(completions: CompletionSet, scored: Scored) -> Rewards:
+    """The rewards of a set, one row per completion, NaN and a reason where there is none."""
+    ids = [
+        (prompt.prompt_id, index)
+        for prompt, answers in zip(completions.prompts, completions.completions, strict=True)
+        for index in range(len(answers))
+    ]
+    keys = [conversation_key(messages) for messages in completions.conversations()]
+    rows = [scored.rewards.get(key) for key in keys]
+    return Rewards(
+        prompt_id=np.array([prompt_id for prompt_id, _ in ids], dtype=object),
+        index=np.array([index for _, index in ids], dtype=np.int64),
+        reward=np.array([np.nan if row is None else row.reward for row in rows], dtype=np.float64),
+        tokens=np.array([0 if row is None else row.tokens for row in rows], dtype=np.int64),
+        cut=np.array([0 if row is None else row.cut for row in rows], dtype=np.int64),
+        failures={i: scored.problems[keys[i]] for i, row in enumerate(rows) if row is None},
+    )
+
+
+def _check_sentinels(
+    spec: RewardModelSpec,
+    model: RewardModel,
+    known: Mapping[str, StoredReward],
+    by_key: Mapping[str, Messages],
+) -> None:
+    """Compute a few known rewards again: swapped weights or a changed library show here."""
+    keys = sorted(known)[:SENTINELS]
+    if not keys:
+        return
+    rendered = model.render([by_key[key] for key in keys])
+    moved = [
+        f"{key[:12]}: {known[key].reward!r} before, {now!r} now"
+        for key, item, now in zip(keys, rendered, _alone(model, rendered), strict=True)
+        if abs(now - known[key].reward) > spec.tolerance * max(1.0, abs(known[key].reward))
+        or tokens_digest(item.ids) != known[key].tokens_digest
+    ]
+    if moved:
+        raise IntegrityError(
+            f"{count(len(moved), 'known reward')} of {spec.name!r} came out differently (of "
+            f"{len(keys)} checked); nothing was scored, so that old and new are never mixed",
+            where="\n     ".join(moved),
+            fix="find out what changed (weights, tokenizer, library); to start over, move "
+            ".evalkit/store.db away",
+        )
+
+
+def _alone(model: RewardModel, rendered: Sequence[Rendered]) -> list[float]:
+    return [float(model.rewards([item.ids])[0]) if item.ids else np.nan for item in rendered]
+
+
+def _provenance(model: RewardModel, settings: RunSettings) -> dict[str, object]:
+    packages = {"evalkit-rm", "torch", "transformers", "numpy"}
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in sorted(packages)},
+        "device": model.device,
+        "batch_tokens": settings.batch_tokens,
+    }

@@ -1,0 +1,69 @@
+"""The signature: every choice that can move a number, on one line that parses back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from urllib.parse import quote, unquote
+
+from evalkit.errors import InputError
+
+SAFE = " #,;=+@/~()[]"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What was compared and how; printed as `kind|key:value|…` in a fixed order.
+
+    Attributes:
+        checkpoint: Name and the first 12 digits of its completions' digest, joined by `#`.
+        reference: Likewise.
+        rm: Name and the first 16 digits of its fingerprint, joined by `#`.
+        dtype: Of the reward model's trunk.
+        benchmark: Whose prompts had to be answered; empty if none was named.
+        n: Prompts compared.
+        left_out: Prompts that could not be compared.
+        missing: What was to be done about those.
+        ties: The tie rule.
+        ci: The interval's method and level.
+        resamples: Bootstrap draws, 0 for analytic intervals.
+        seed: Of the draws.
+        version: Of evalkit.
+    """
+
+    checkpoint: str
+    reference: str
+    rm: str
+    dtype: str
+    benchmark: str
+    n: int
+    left_out: int
+    missing: str
+    ties: str
+    ci: str
+    resamples: int
+    seed: int
+    version: str
+
+    def __str__(self) -> str:
+        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return "compare|" + "|".join(
+            f"{key}:{quote(str(value), safe=SAFE)}" for key, value in pairs
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Signature:
+        """The signature that prints as `text`.
+
+        Raises:
+            InputError: It is none, or of another version's fields.
+        """
+        kind, *pairs = text.strip().split("|")
+        found = dict(pair.partition(":")[::2] for pair in pairs)
+        names = {f.name for f in fields(cls)}
+        if kind != "compare" or found.keys() != names or len(pairs) != len(names):
+            raise InputError(
+                "not a signature of `evalkit compare`", where=text[:200], fix="paste it whole"
+            )
+        values = {key: unquote(value) for key, value in found.items()}
+        numbers = {key: int(values[key]) for key in ("n", "left_out", "resamples", "seed")}
+        return cls(**{**values, **numbers})  # type: ignore[arg-type]

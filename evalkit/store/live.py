@@ -1,0 +1,321 @@
+"""The live store: one SQLite file on a local disk, in rollback mode, one commit per scored batch.
+
+Rollback (TRUNCATE, synchronous FULL) and not WAL: WAL needs shared memory and a writable folder
+even for readers, and before SQLite 3.51.3 its reset race can lose commits. `BEGIN IMMEDIATE`
+because a read that turns into a write fails at once whatever the timeout, and `ON CONFLICT DO
+NOTHING` because `INSERT OR IGNORE` would also swallow what the CHECKs refuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+
+from evalkit.data import canonical_json
+from evalkit.errors import InputError, IntegrityError, MissingError
+from evalkit.store.packs import Pack
+from evalkit.store.rows import StoredReward, checksum
+
+APPLICATION_ID = 0x65766B31  # "evk1"
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 60.0
+RACY_SECONDS = 2.0  # a file younger than this may still change within one time stamp
+
+
+class Store:
+    """Rewards by (reward-model fingerprint, conversation key); first write wins.
+
+    If the folder is not writable, known rewards are served and new ones last for this process.
+
+    Args:
+        path: The SQLite file; created with its folder if absent.
+
+    Attributes:
+        damaged: Rows whose checksum failed: treated as unknown, so that they are scored again.
+        conflicts: Rewards that differed from the one already stored.
+        writable: Whether new rewards are kept.
+
+    Raises:
+        InputError: The file is not a store of this version.
+        IntegrityError: The file is a damaged database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damaged = 0
+        self.conflicts = 0
+        self._pid = os.getpid()
+        self._run_id: int | None = None
+        self._readers: list[sqlite3.Connection] = []
+        with self._explained():
+            self._connection = self._connect()
+        self.writable = not self._readers
+
+    def close(self) -> None:
+        """Close the file."""
+        for connection in (self._connection, *self._readers):
+            connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def lookup(
+        self, fingerprint: str, keys: Iterable[str], packs: Sequence[Pack] = ()
+    ) -> dict[str, StoredReward]:
+        """Known rewards: from the store, then from packs.
+
+        Args:
+            fingerprint: Of the reward model.
+            keys: Conversation keys.
+            packs: Packs of this reward model, in order.
+
+        Returns:
+            Key -> reward, for the keys that are known and undamaged.
+        """
+        wanted = set(keys)
+        found: dict[str, StoredReward] = {}
+        with self._explained():
+            for connection in (self._connection, *self._readers):
+                found.update(self._select(connection, fingerprint, wanted - found.keys()))
+        for pack in packs:
+            missing = wanted - found.keys()
+            if missing and pack.fingerprint == fingerprint:
+                found.update(pack.lookup(missing))
+        return found
+
+    def add(
+        self,
+        fingerprint: str,
+        manifest: Mapping[str, object],
+        rows: Sequence[StoredReward],
+        *,
+        tolerance: float,
+        provenance: Mapping[str, object],
+    ) -> None:
+        """Store a batch in one commit; it is durable when this returns.
+
+        Args:
+            fingerprint: Of the reward model.
+            manifest: What the fingerprint is over.
+            rows: The batch; a reward already known stays as it is.
+            tolerance: Relative difference (of max(1, |reward|)) beyond which a repeated reward
+                is recorded as a conflict.
+            provenance: How this run scores.
+        """
+        with self._explained(), self._transaction() as db:
+            db.execute(
+                "INSERT INTO reward_model(fingerprint, manifest) VALUES (?, ?) "
+                "ON CONFLICT(fingerprint) DO NOTHING",
+                (bytes.fromhex(fingerprint), canonical_json(manifest)),
+            )
+            (model_id,) = db.execute(
+                "SELECT id FROM reward_model WHERE fingerprint = ?", (bytes.fromhex(fingerprint),)
+            ).fetchone()
+            run_id = self._run(db, provenance)
+            for row in rows:
+                if not self._insert(db, model_id, run_id, fingerprint, row):
+                    self._compare(db, model_id, run_id, row, tolerance)
+            # only now: a rolled-back run row must not be referred to
+        self._run_id = run_id
+
+    def file_digest(self, path: Path) -> str:
+        """SHA-256 of a file, remembered by path, size, time and inode.
+
+        A memory is only kept of files that had not changed for two seconds when they were hashed.
+        """
+        stat = path.stat()
+        identity = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        with self._explained():
+            known = self._connection.execute(
+                "SELECT sha256 FROM file_digest "
+                "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+                identity,
+            ).fetchone()
+        if known:
+            return str(known[0])
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if time.time() - stat.st_mtime > RACY_SECONDS:
+            with self._explained(), self._transaction() as db:
+                db.execute("REPLACE INTO file_digest VALUES (?, ?, ?, ?, ?)", (*identity, found))
+        return found
+
+    def _connect(self) -> sqlite3.Connection:
+        """The connection that is written to; what can only be read goes to `_readers`."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not self.path.exists():
+                os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+            writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+        except OSError:
+            writable = False
+        if writable:
+            return self._open(str(self.path))
+        if self.path.exists():
+            self._readers.append(self._open(f"{self.path.resolve().as_uri()}?mode=ro", uri=True))
+        return self._open(":memory:")
+
+    def _open(self, target: str, *, uri: bool = False) -> sqlite3.Connection:
+        db = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, uri=uri)
+        db.execute("PRAGMA journal_mode = TRUNCATE") if not uri else None
+        db.execute("PRAGMA synchronous = FULL")
+        (application_id,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if not tables and not uri:
+            self._create(db)
+        elif (application_id, version) != (APPLICATION_ID, SCHEMA_VERSION):
+            raise InputError(
+                f"{self.path} is no evalkit store of version {SCHEMA_VERSION}"
+                + (f" (it is version {version})" if application_id == APPLICATION_ID else ""),
+                fix="move it away, or use the evalkit that wrote it",
+            )
+        return db
+
+    @staticmethod
+    def _create(db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            schema = files("evalkit.store").joinpath("schema.sql").read_text("utf-8")
+            for statement in schema.split(";\n"):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+
+    def _select(
+        self, connection: sqlite3.Connection, fingerprint: str, keys: Iterable[str]
+    ) -> Iterator[tuple[str, StoredReward]]:
+        model = connection.execute(
+            "SELECT id FROM reward_model WHERE fingerprint = ?", (bytes.fromhex(fingerprint),)
+        ).fetchone()
+        for key in keys if model else ():
+            line = connection.execute(
+                "SELECT reward, tokens, cut, tokens_digest, chk FROM reward "
+                "WHERE reward_model_id = ? AND conversation = ?",
+                (*model, bytes.fromhex(key)),
+            ).fetchone()
+            if line is None:
+                continue
+            row = _decode(key, line[:-1])
+            if row is not None and checksum(fingerprint, row) == line[-1]:
+                yield key, row
+            else:
+                self.damaged += 1
+                self._forget(connection, model[0], key)
+
+    def _forget(self, connection: sqlite3.Connection, model_id: int, key: str) -> None:
+        """Make room for the reward that will be computed again."""
+        if connection is self._connection:
+            with self._transaction() as db:
+                db.execute(
+                    "DELETE FROM reward WHERE reward_model_id = ? AND conversation = ?",
+                    (model_id, bytes.fromhex(key)),
+                )
+
+    def _run(self, db: sqlite3.Connection, provenance: Mapping[str, object]) -> int:
+        if self._run_id is not None:
+            return self._run_id
+        cursor = db.execute(
+            "INSERT INTO run(started, provenance) VALUES (?, ?)",
+            (datetime.now(UTC).isoformat(timespec="seconds"), canonical_json(provenance)),
+        )
+        return int(cursor.lastrowid or 0)
+
+    @staticmethod
+    def _insert(
+        db: sqlite3.Connection, model_id: int, run_id: int, fingerprint: str, row: StoredReward
+    ) -> bool:
+        cursor = db.execute(
+            "INSERT INTO reward VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT(reward_model_id, conversation) DO NOTHING",
+            (
+                model_id,
+                bytes.fromhex(row.conversation),
+                row.reward,
+                row.tokens,
+                row.cut,
+                bytes.fromhex(row.tokens_digest),
+                run_id,
+                checksum(fingerprint, row),
+            ),
+        )
+        return cursor.rowcount == 1
+
+    def _compare(
+        self,
+        db: sqlite3.Connection,
+        model_id: int,
+        run_id: int,
+        row: StoredReward,
+        tolerance: float,
+    ) -> None:
+        key = bytes.fromhex(row.conversation)
+        (kept,) = db.execute(
+            "SELECT reward FROM reward WHERE reward_model_id = ? AND conversation = ?",
+            (model_id, key),
+        ).fetchone()
+        if abs(kept - row.reward) > tolerance * max(1.0, abs(kept)):
+            self.conflicts += 1
+            db.execute(
+                "INSERT INTO conflict VALUES (?, ?, ?, ?, ?)",
+                (model_id, key, kept, row.reward, run_id),
+            )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if os.getpid() != self._pid:
+            raise RuntimeError("a store must not be used across a fork")
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            # after a full disk SQLite has rolled back already
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what SQLite says into what a user can do."""
+        try:
+            yield
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.OperationalError as error:
+            raise MissingError(
+                f"the reward store cannot be written or read: {error}",
+                where=str(self.path),
+                fix="free disk space or stop other programs using it, then run the same command "
+                "again: finished batches are kept",
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise IntegrityError(
+                f"the reward store is damaged: {error}",
+                where=str(self.path),
+                fix="move it away: rewards in packs are served, the others are scored again",
+            ) from None
+
+
+def _decode(key: str, values: Sequence[object]) -> StoredReward | None:
+    """The row, or None where damage changed a type."""
+    reward, tokens, cut, tokens_digest = values
+    if (
+        isinstance(reward, float)
+        and isinstance(tokens, int)
+        and isinstance(cut, int)
+        and isinstance(tokens_digest, bytes)
+    ):
+        return StoredReward(key, reward, tokens, cut, tokens_digest.hex())
+    return None

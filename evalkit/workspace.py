@@ -1,0 +1,338 @@
+"""The workspace: its folders, its `evalkit.toml`, and the one rule by which names resolve.
+
+The workspace is the nearest folder upwards that holds `evalkit.toml`, else the current folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from evalkit.errors import InputError, IntegrityError, did_you_mean
+
+CONFIG = "evalkit.toml"
+SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "defaults": ("benchmark", "reward_model", "reference"),
+    "checkpoints": ("path", "step", "benchmark", "notice"),
+    "refs": ("path", "benchmark", "notice"),
+    "reward_models": ("model", "dtype", "max_length", "overlong", "notice"),
+}
+Role = Literal["checkpoint", "reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class SetSource:
+    """Where a completion set is and what is known about it before it is read.
+
+    Attributes:
+        name: How reports call it.
+        path: A file, folder or `hf://` data set, as `evalkit.formats.read_rows` takes it.
+        step: Training step, if its sidecar or `evalkit.toml` states one.
+        notice: What a reader must know about it.
+        benchmark: The benchmark whose prompts it answers, if known.
+        folder: The reference folder it is, for its packs; None for anything else.
+        manifest: The reference's manifest; empty for anything else.
+    """
+
+    name: str
+    path: str
+    step: int | None = None
+    notice: str = ""
+    benchmark: str | None = None
+    folder: Path | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Workspace:
+    """Folders, configuration and name resolution of one workspace.
+
+    Args:
+        root: The folder that holds `evalkit.toml` (or would).
+
+    Raises:
+        InputError: `evalkit.toml` is malformed or has an unknown key.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = _read_config(root / CONFIG)
+
+    @classmethod
+    def find(cls, start: Path) -> Workspace:
+        """The workspace that `start` lies in."""
+        start = start.resolve()
+        for folder in (start, *start.parents):
+            if (folder / CONFIG).is_file():
+                return cls(folder)
+        return cls(start)
+
+    @property
+    def store(self) -> Path:
+        """The live reward store."""
+        return self.root / ".evalkit" / "store.db"
+
+    @property
+    def references(self) -> Path:
+        """One folder per named reference."""
+        return self.root / "reference_cache"
+
+    @property
+    def benchmarks(self) -> Path:
+        """One folder per benchmark."""
+        return self.root / "benchmarks"
+
+    @property
+    def reports(self) -> Path:
+        """One folder per run."""
+        return self.root / "reports"
+
+    def default(self, key: str) -> str | None:
+        """A value of `[defaults]`."""
+        value = self.config["defaults"].get(key)
+        return None if value is None else str(value)
+
+    def benchmark_prompts(self, name: str) -> Path:
+        """The prompts of a benchmark.
+
+        Raises:
+            InputError: There is no such benchmark.
+        """
+        path = self.benchmarks / name / "prompts.jsonl"
+        if not path.is_file():
+            known = [p.parent.name for p in self.benchmarks.glob("*/prompts.jsonl")]
+            raise InputError(
+                f"benchmark {name!r} not found",
+                where=f"looked for {path}",
+                fix=f"known benchmarks: {', '.join(sorted(known)) or 'none'}. "
+                + did_you_mean(name, known),
+            )
+        return path
+
+    def completion_set(self, spec: str, role: Role) -> SetSource:
+        """Resolve `--model` or `--ref`.
+
+        A path (with a separator, a known suffix or a leading dot) or `hf://` data set is taken as
+        it is; a name is looked up in `evalkit.toml`, then for a reference in `reference_cache/`
+        and `benchmarks/*/completions/`, for a checkpoint the other way round.
+
+        Raises:
+            InputError: Nothing has this name, or two sets do.
+        """
+        if spec.startswith("hf://"):
+            return SetSource(name=spec.removeprefix("hf://"), path=spec)
+        if _is_path(spec):
+            return self._from_path(Path(spec))
+        table = "refs" if role == "reference" else "checkpoints"
+        if spec in self.config[table]:
+            return self._from_config(table, spec)
+        levels = [self._in_references(spec), self._in_benchmarks(spec)]
+        for hits in levels if role == "reference" else reversed(levels):
+            if len(hits) > 1:
+                raise InputError(
+                    f"{role} {spec!r} is ambiguous",
+                    where=", ".join(str(hit) for hit in hits),
+                    fix="name the file instead",
+                )
+            if hits:
+                return self._from_path(hits[0])
+        raise self._not_found(spec, role, table)
+
+    def names(self) -> list[str]:
+        """Every name that `--model` and `--ref` know."""
+        found = {*self.config["refs"], *self.config["checkpoints"]}
+        found |= {p.parent.name for p in self.references.glob("*/manifest.json")}
+        found |= {
+            _stem(p) for p in self.benchmarks.glob("*/completions/*") if p.name.endswith(SUFFIXES)
+        }
+        return sorted(found)
+
+    def _in_references(self, name: str) -> list[Path]:
+        return [p.parent for p in self.references.glob("*/manifest.json") if p.parent.name == name]
+
+    def _in_benchmarks(self, name: str) -> list[Path]:
+        return sorted(
+            p
+            for p in self.benchmarks.glob("*/completions/*")
+            if p.name.endswith(SUFFIXES) and _stem(p) == name
+        )
+
+    def _from_config(self, table: str, name: str) -> SetSource:
+        entry = self.config[table][name]
+        if not isinstance(entry.get("path"), str):
+            raise InputError(
+                f"[{table}.{name}] has no path",
+                where=str(self.root / CONFIG),
+                fix=f'add path = "answers.jsonl" below [{table}.{name}]',
+            )
+        found = self._from_path(self.root / entry["path"])
+        return SetSource(
+            name=name,
+            path=found.path,
+            step=entry.get("step", found.step),
+            notice=entry.get("notice", found.notice),
+            benchmark=entry.get("benchmark", found.benchmark),
+            folder=found.folder,
+            manifest=found.manifest,
+        )
+
+    def _from_path(self, path: Path) -> SetSource:
+        if (path / "manifest.json").is_file():
+            manifest = read_manifest(path)
+            return SetSource(
+                name=path.resolve().name,
+                path=str(path),
+                notice=_stand_in(manifest),
+                benchmark=manifest.get("benchmark"),
+                folder=path,
+                manifest=manifest,
+            )
+        completions = path.resolve().parent
+        benchmark = completions.parent
+        inside = completions.name == "completions" and (benchmark / "prompts.jsonl").is_file()
+        sidecar = path.with_name(f"{_stem(path)}.toml")
+        about = read_toml(sidecar) if sidecar.is_file() else {}
+        return SetSource(
+            name=_stem(path.resolve()),
+            path=str(path),
+            step=about.get("step"),
+            notice=str(about.get("notice", "")),
+            benchmark=benchmark.name if inside else None,
+        )
+
+    def _not_found(self, spec: str, role: Role, table: str) -> InputError:
+        hint = did_you_mean(spec, self.names())
+        return InputError(
+            f"{role} {spec!r} not found",
+            where=f"looked in {CONFIG} [{table}], {self.references}/{spec}/, "
+            f"{self.benchmarks}/*/completions/{spec}.*",
+            fix=(f"{hint} Or " if hint else "")
+            + (
+                f"add it from your file: evalkit refs add {spec} answers.jsonl"
+                if role == "reference"
+                else "name its file: --model path/to/answers.jsonl"
+            ),
+        )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a reference folder.
+
+    Raises:
+        IntegrityError: It is unreadable.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise IntegrityError(
+            f"{path} is unreadable: {error}", fix="add the reference again"
+        ) from None
+    if not isinstance(manifest, dict):
+        raise IntegrityError(f"{path} is no JSON object", fix="add the reference again")
+    return manifest
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        InputError: It is malformed; the message has the line.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}", fix="correct this TOML file") from None
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        InputError: The folder does not exist or cannot be written to.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", fix="create the folder, or name another file"
+        ) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", fix="free disk space, or name another file"
+        ) from None
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def slug(text: str) -> str:
+    """A file name for a name that may hold anything: letters, digits, `.`, `_`, `-`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:60] or "run"
+
+
+def _read_config(path: Path) -> dict[str, dict[str, Any]]:
+    found = read_toml(path) if path.is_file() else {}
+    for place, key, known in _unknown(found):
+        raise InputError(
+            f"unknown key {key!r} in {place}",
+            where=str(path),
+            fix=f"known keys: {', '.join(known)}. {did_you_mean(key, known)}".strip(),
+        )
+    return {table: dict(found.get(table, {})) for table in KEYS}
+
+
+def _unknown(config: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    for table, content in config.items():
+        if table not in KEYS or not isinstance(content, dict):
+            yield "the file", table, tuple(KEYS)
+        elif table == "defaults":
+            yield from (
+                ("[defaults]", key, KEYS[table]) for key in content if key not in KEYS[table]
+            )
+        else:
+            yield from (
+                (f"[{table}.{name}]", key, KEYS[table])
+                for name, entry in content.items()
+                for key in (entry if isinstance(entry, dict) else {name: None})
+                if key not in KEYS[table]
+            )
+
+
+def _is_path(spec: str) -> bool:
+    return os.sep in spec or spec.startswith(".") or spec.endswith(SUFFIXES)
+
+
+def _stem(path: Path) -> str:
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if path.name.endswith(suffix):
+            return path.name.removesuffix(suffix)
+    return path.name
+
+
+def _stand_in(manifest: Mapping[str, Any]) -> str:
+    note = manifest.get("stand_in")
+    return f"{manifest.get('name')} is a {note}" if note else ""
