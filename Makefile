@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/evalkit compare --model ckpt_1200 --ref gpt4_refs
 
 test: check
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .

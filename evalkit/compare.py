@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evalkit.data import CompletionSet, FloatArray, IntArray, Prompt, Rewards
-from evalkit.pairing import Missing, PairedTable, TieRule, pair
+from evalkit.pairing import Missing, PairedTable, TieRule, match, pair
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, rewards_of, score
 from evalkit.sets import check_names, read_prompts, read_sets
@@ -196,17 +197,17 @@ def compare(
     left = read_sets(checkpoints, "checkpoint", workspace, options.benchmark)
     right = read_sets(references, "reference", workspace, options.benchmark)
     check_names([*left, *right])
+    expected = read_prompts(options.benchmark, workspace).values()
+    for model, ref in product(left, right):
+        match(model.completions, ref.completions, missing=options.missing, expected=expected)
     conversations = [c for found in (*left, *right) for c in found.completions.conversations()]
     packs = [pack for found in right for pack in found.packs()]
     scored = score(reward_model, conversations, store, packs=packs, settings=settings)
-    expected = read_prompts(options.benchmark, workspace)
     sides = [
         [(s.completions, rewards_of(s.completions, scored)) for s in side] for side in (left, right)
     ]
     return [
-        _compare_pair(model, ref, reward_model, options, expected.values())
-        for model in sides[0]
-        for ref in sides[1]
+        _compare_pair(model, ref, reward_model, options, expected) for model, ref in product(*sides)
     ]
 
 

@@ -149,11 +149,10 @@ def pair(
         IntegrityError: A prompt id that stands for different messages or subsets in the two sets.
         MissingError: Completions without a reward under `missing="error"`.
     """
-    _check_same_prompts(checkpoint[0], reference[0])
-    prompts = {p.prompt_id: p for p in [*reference[0].prompts, *checkpoint[0].prompts, *expected]}
+    prompts = match(checkpoint[0], reference[0], missing=missing, expected=expected)
     unmatched = _unmatched(checkpoint, reference, prompts)
-    if missing == "error":
-        _refuse(unmatched, prompts, checkpoint[0], reference[0])
+    if missing == "error" and unmatched.unscored:
+        raise _unscored(unmatched, prompts)
     left_out = {
         *unmatched.missing_in_checkpoint,
         *unmatched.missing_in_reference,
@@ -166,6 +165,41 @@ def pair(
             fix="compare answers to the same prompts",
         )
     return _table(kept, checkpoint, reference, ties, unmatched)
+
+
+def match(
+    checkpoint: CompletionSet,
+    reference: CompletionSet,
+    *,
+    missing: Missing = "error",
+    expected: Iterable[Prompt] = (),
+) -> dict[str, Prompt]:
+    """The prompts of either set by id; refuses what could not be paired, before any scoring.
+
+    Args:
+        checkpoint: The set under test.
+        reference: The set it is held against.
+        missing: Whether prompts on one side only are refused or left for `pair` to leave out.
+        expected: The benchmark's prompts, where one is named.
+
+    Raises:
+        InputError: Prompts missing on one side under `missing="error"`.
+        IntegrityError: A prompt id that stands for different messages or subsets in the two sets.
+    """
+    _check_same_prompts(checkpoint, reference)
+    prompts = {p.prompt_id: p for p in [*reference.prompts, *checkpoint.prompts, *expected]}
+    lines = [
+        f"{completions.name}: {_name(prompts[prompt_id])}"
+        for completions in (checkpoint, reference)
+        for prompt_id in _absent(completions, prompts)
+    ]
+    if lines and missing == "error":
+        raise InputError(
+            f"{count(len(lines), 'prompt')} without a completion on one side",
+            where=listing(lines, separator="\n     "),
+            fix="add the missing completions, or compare the others with --missing drop",
+        )
+    return prompts
 
 
 def _check_same_prompts(checkpoint: CompletionSet, reference: CompletionSet) -> None:
@@ -191,42 +225,30 @@ def _unmatched(
     reference: tuple[CompletionSet, Rewards],
     prompts: Mapping[str, Prompt],
 ) -> Unmatched:
-    def absent(completions: CompletionSet) -> tuple[str, ...]:
-        return tuple(sorted(prompts.keys() - {p.prompt_id for p in completions.prompts}))
-
     unscored = {
         str(rewards.prompt_id[row]): f"{completions.name}: {reason}"
         for completions, rewards in (reference, checkpoint)
         for row, reason in rewards.failures.items()
     }
-    return Unmatched(absent(checkpoint[0]), absent(reference[0]), dict(sorted(unscored.items())))
+    return Unmatched(
+        _absent(checkpoint[0], prompts),
+        _absent(reference[0], prompts),
+        dict(sorted(unscored.items())),
+    )
 
 
-def _refuse(
-    unmatched: Unmatched,
-    prompts: Mapping[str, Prompt],
-    checkpoint: CompletionSet,
-    reference: CompletionSet,
-) -> None:
-    absent = {
-        checkpoint.name: unmatched.missing_in_checkpoint,
-        reference.name: unmatched.missing_in_reference,
-    }
-    lines = [f"{name}: {_name(prompts[i])}" for name, ids in absent.items() for i in ids]
-    if lines:
-        raise InputError(
-            f"{count(len(lines), 'prompt')} without a completion on one side",
-            where=listing(lines, separator="\n     "),
-            fix="add the missing completions, or compare the others with --missing drop",
-        )
-    if unmatched.unscored:
-        lines = [f"{_name(prompts[i])}: {why}" for i, why in unmatched.unscored.items()]
-        raise MissingError(
-            f"{count(len(lines), 'prompt')} with a completion that has no reward",
-            where=listing(lines, separator="\n     "),
-            fix="mend these rows (see --max-length and --overlong for long ones), or compare the "
-            "others with --missing drop; the rewards of all others are kept",
-        )
+def _absent(completions: CompletionSet, prompts: Mapping[str, Prompt]) -> tuple[str, ...]:
+    return tuple(sorted(prompts.keys() - {p.prompt_id for p in completions.prompts}))
+
+
+def _unscored(unmatched: Unmatched, prompts: Mapping[str, Prompt]) -> MissingError:
+    lines = [f"{_name(prompts[i])}: {why}" for i, why in unmatched.unscored.items()]
+    return MissingError(
+        f"{count(len(lines), 'prompt')} with a completion that has no reward",
+        where=listing(lines, separator="\n     "),
+        fix="mend these rows (see --max-length and --overlong for long ones), or compare the "
+        "others with --missing drop; the rewards of all others are kept",
+    )
 
 
 def _name(prompt: Prompt) -> str:

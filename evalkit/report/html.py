@@ -21,6 +21,7 @@ from evalkit.report import plots, tables
 from evalkit.version import __version__
 
 EXAMPLES = 10
+SUMMARY = 100  # characters of a prompt shown while it is folded
 
 
 def render(comparisons: Sequence[Comparison]) -> bytes:
@@ -32,6 +33,7 @@ def render(comparisons: Sequence[Comparison]) -> bytes:
     )
     environment.filters["visible"] = tables.printable
     environment.filters["text"] = visible_text
+    environment.filters["line"] = lambda text: tables.printable(" ".join(text.split())[:SUMMARY])
     environment.filters["amount"] = lambda x: f"{x:.3f}"
     template = environment.from_string(here.joinpath("report.html.jinja").read_text("utf-8"))
     style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -54,9 +56,11 @@ def render(comparisons: Sequence[Comparison]) -> bytes:
 
 
 def visible_text(text: str) -> Markup:
-    """A text as it is, lines kept, with what would hide or reorder it made visible."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return Markup("\n").join(escape(tables.printable(line)) for line in lines)
+    """A text as it is, lines and tabs kept, with what would hide or reorder it made visible."""
+    pieces = re.split("([\t\n])", text.replace("\r\n", "\n"))
+    return Markup().join(
+        piece if i % 2 else escape(tables.printable(piece)) for i, piece in enumerate(pieces)
+    )
 
 
 def inline_svg(figure: Figure, prefix: str, title: str) -> Markup:

@@ -28,17 +28,20 @@ class SequenceClassifier:
     """A loaded sequence classifier.
 
     Attributes:
+        model: The transformers model.
         device: Where its inputs go, such as `cpu` or `cuda:0`.
+        placement: Module -> device, where accelerate spread it; empty on one device.
     """
 
     def __init__(self, spec: RewardModelSpec, model: Any, tokenizer: Any) -> None:
-        self._model = model
+        self.model = model
         self._trunk = model.base_model
         self._head = _last_token_head(model)
         self._renderer = Renderer(spec, tokenizer)
         self.device = str(model.get_input_embeddings().weight.device)
         if self.device == "meta":  # offloaded: accelerate moves what it needs to the CPU
             self.device = "cpu"
+        self.placement: dict[str, Any] = dict(getattr(model, "hf_device_map", {}))
 
     def render(self, conversations: Sequence[Messages]) -> list[Rendered]:
         """Token ids of each conversation."""
@@ -66,7 +69,7 @@ class SequenceClassifier:
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self._head is None:
-            logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
+            logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask).logits
             return logits.float().squeeze(-1)
         hidden = self._trunk(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         last = mask.sum(dim=1) - 1

@@ -1,0 +1,87 @@
+import string
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from evalkit.errors import InputError
+from evalkit.signature import Signature
+
+PLAIN = Signature(
+    checkpoint="ckpt_1200#0123456789ab",
+    reference="gpt4_refs#ba9876543210",
+    rm="demo-rm#0123456789abcdef",
+    dtype="float32",
+    benchmark="",
+    n=160,
+    left_out=0,
+    missing="error",
+    ties="margin=0.25",
+    ci="logit-t,betting,t;0.95",
+    resamples=0,
+    seed=0,
+    version="1.2.3",
+)
+HOSTILE = st.text(max_size=12) | st.text(alphabet="|:%\n\r\t #=;é雪\x00\u2028" + string.digits)
+COUNT = st.integers(0, 2**70)
+
+
+@given(
+    st.builds(
+        Signature,
+        checkpoint=HOSTILE,
+        reference=HOSTILE,
+        rm=HOSTILE,
+        dtype=HOSTILE,
+        benchmark=HOSTILE,
+        n=COUNT,
+        left_out=COUNT,
+        missing=HOSTILE,
+        ties=HOSTILE,
+        ci=HOSTILE,
+        resamples=COUNT,
+        seed=COUNT,
+        version=HOSTILE,
+    )
+)
+@example(replace(PLAIN, checkpoint="a|n:7|b:%7C\n#%"))
+@example(replace(PLAIN, version="1.0 "))
+@settings(max_examples=150, deadline=None)
+def test_signature_is_one_line_that_parses_back(signature):
+    line = str(signature)
+    assert len(line.splitlines()) == 1
+    assert Signature.parse(line) == signature
+
+
+def test_signature_names_every_choice_in_its_fixed_order():
+    assert str(PLAIN) == (
+        "compare|checkpoint:ckpt_1200#0123456789ab|reference:gpt4_refs#ba9876543210"
+        "|rm:demo-rm#0123456789abcdef|dtype:float32|benchmark:|n:160|left_out:0|missing:error"
+        "|ties:margin=0.25|ci:logit-t,betting,t;0.95|resamples:0|seed:0|version:1.2.3"
+    )
+
+
+def test_signature_parses_with_the_line_break_it_was_printed_with():
+    assert Signature.parse(f"  {PLAIN}\n") == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (str(PLAIN), ""),
+        (str(PLAIN), "compare"),
+        ("compare|", ""),
+        ("compare|", "track|"),
+        ("|seed:0", ""),
+        ("|seed:0", "|seed:0|seed:0"),
+        ("|seed:0", "|seed:0|colour:red"),
+        ("|seed:0", "|seed"),
+        ("|seed:0", "|seed:"),
+        ("|n:160", "|n:many"),
+        ("|n:160", "|n:1.5"),
+    ],
+)
+def test_malformed_signature_is_refused(old, new):
+    with pytest.raises(InputError):
+        Signature.parse(str(PLAIN).replace(old, new))

@@ -1,0 +1,565 @@
+"""A hit in the store is never wrong, whatever happens to the file."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import sqlite3
+import stat
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evalkit.errors import EvalkitError, InputError, IntegrityError, MissingError
+from evalkit.store import Store, StoredReward
+from evalkit.store.live import APPLICATION_ID
+from tests.fake_reward_model import (
+    BATCH,
+    add,
+    fake_spec,
+    fill_disk,
+    start,
+    stored,
+    without_write_access,
+    write_rows,
+)
+
+A, B = fake_spec("a"), fake_spec("b")
+NAN, INF = float("nan"), float("inf")
+
+
+def bug(reason: str) -> pytest.MarkDecorator:
+    """A promise that the package breaks today; the test fails when it is kept: remove the mark."""
+    return pytest.mark.xfail(reason=reason, strict=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / ".evalkit" / "store.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with Store(path) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def raw(path: Path) -> Iterator[sqlite3.Connection]:
+    """The file as any program could open it."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def known(store: Store, rows: list[StoredReward], spec=A) -> list[StoredReward]:
+    return sorted(store.lookup(spec.fingerprint, [row.conversation for row in rows]).values())
+
+
+# What is kept
+
+
+def test_rewards_come_back_exactly_after_reopening(path):
+    rows = [stored(n) for n in range(50)]
+    extremes = [5e-324, 0.0, 2.0, 0.1 + 0.2, -1.7976931348623157e308]
+    rows += [stored(100 + n, reward) for n, reward in enumerate(extremes)]
+    with Store(path) as store:
+        add(store, rows, A)
+    with Store(path) as store:
+        found = known(store, [*rows, stored(999)])
+    assert repr(found) == repr(sorted(rows))
+
+
+@bug("SQLite keeps -0.0 as 0, the checksum does not: damaged and scored again at every run")
+def test_a_reward_of_minus_zero_is_kept(store):
+    add(store, [stored(1, -0.0)], A)
+    assert (known(store, [stored(1)]), store.damaged) == ([stored(1, 0.0)], 0)
+
+
+def test_reward_models_do_not_share_rewards(store):
+    add(store, [stored(1, 0.25)], A)
+    assert known(store, [stored(1)], B) == []
+    add(store, [stored(1, 0.75)], B)
+    assert [known(store, [stored(1)], spec)[0].reward for spec in (A, B)] == [0.25, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "conflicts"),
+    [(0.5, 0.50005, 0), (0.5, 0.5002, 1), (1000.0, 1000.05, 0), (1000.0, 999.8, 1), (0.0, -1.0, 1)],
+)
+def test_first_write_wins_and_a_reward_beyond_tolerance_is_a_conflict(
+    store, path, first, second, conflicts
+):
+    add(store, [stored(1, first)], A)
+    add(store, [stored(1, second), stored(2)], A)
+    assert known(store, [stored(1), stored(2)]) == sorted([stored(1, first), stored(2)])
+    assert store.conflicts == conflicts
+    with raw(path) as db:
+        recorded = db.execute("SELECT kept, other FROM conflict").fetchall()
+    assert recorded == [(first, second)] * conflicts
+
+
+REFUSED = {
+    "nan": stored(1, NAN),
+    "inf": stored(1, INF),
+    "-inf": stored(1, -INF),
+    "text": stored(1)._replace(reward="high"),
+    "none": stored(1)._replace(reward=None),
+    "short key": stored(1)._replace(conversation="ab"),
+    "short digest": stored(1)._replace(tokens_digest="ab"),
+    "no tokens": stored(1)._replace(tokens=None),
+}
+
+
+@pytest.mark.parametrize("row", REFUSED.values(), ids=REFUSED)
+def test_what_is_no_reward_is_refused_and_takes_its_batch_with_it(store, monkeypatch, row):
+    monkeypatch.setattr("evalkit.store.live.checksum", lambda *_: b"8 bytes.")
+    with pytest.raises(sqlite3.IntegrityError):
+        add(store, [stored(2), row], A)
+    assert store._connection.execute("SELECT count(*) FROM reward").fetchone() == (0,)
+
+
+COLUMNS = dict(zip("mkrtcdnx", (1, b"k" * 32, 0.5, 3, 0, b"d" * 32, 1, b"x" * 8), strict=True))
+BAD_VALUES = [
+    *[("r", value) for value in (NAN, INF, -INF, "text", None, b"blob")],
+    *[("x", b"short"), ("x", None), ("k", b"k" * 31), ("k", None), ("d", b""), ("t", None)],
+]
+
+
+@pytest.mark.parametrize(("column", "value"), BAD_VALUES)
+def test_the_schema_itself_refuses_bad_values_which_insert_or_ignore_would_swallow(
+    store, path, column, value
+):
+    values = [*{**COLUMNS, column: value}.values()]
+    plain = "INTO reward VALUES (?,?,?,?,?,?,?,?)"
+    upsert = f"INSERT {plain} ON CONFLICT(reward_model_id, conversation) DO NOTHING"
+    with raw(path) as db:
+        with pytest.raises(sqlite3.IntegrityError):
+            db.execute(upsert, values)
+        # the control: the careless statement says nothing
+        if value != b"blob":  # whose length alone makes `abs` of it no error
+            assert db.execute(f"INSERT OR IGNORE {plain}", values).rowcount == 0
+        assert db.execute(upsert, [*COLUMNS.values()]).rowcount == 1
+
+
+def test_a_store_is_not_used_across_a_fork(store, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="fork"):
+        add(store, [stored(1)])
+
+
+# The file
+
+
+def test_file_and_folder_are_private_whatever_the_umask(path):
+    before = os.umask(0)
+    try:
+        Store(path).close()
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(p.stat().st_mode) for p in (path, path.parent)]
+    assert modes == [0o600, 0o700]
+
+
+def test_the_file_is_in_rollback_mode_with_full_syncs(store, path):
+    add(store, [stored(1)])
+    db = store._connection
+    modes = [db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous")]
+    assert modes == ["truncate", 2]
+    assert not list(path.parent.glob("*-wal"))
+
+
+def test_a_writer_waits_for_another_one(store, path):
+    with raw(path) as other:
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.3, other.execute, ["COMMIT"])
+        release.start()
+        add(store, [stored(1)], A)
+        release.join()
+        assert not other.in_transaction
+    assert known(store, [stored(1)]) == [stored(1)]
+
+
+def _database(path: Path, *statements: str) -> None:
+    path.parent.mkdir(parents=True)
+    with raw(path) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+NEWER = [f"PRAGMA application_id = {APPLICATION_ID}", "PRAGMA user_version = 2"]
+FOREIGN = {
+    "other program": ["CREATE TABLE notes(x)"],
+    "other program with an id": ["PRAGMA application_id = 7", "CREATE TABLE notes(x)"],
+    "newer": [*NEWER, "CREATE TABLE reward(x)"],
+}
+LATER_REFUSED = {
+    "other program in WAL mode": ["PRAGMA journal_mode = WAL", "CREATE TABLE notes(x)"],
+    "newer in WAL mode": ["PRAGMA journal_mode = WAL", *NEWER, "CREATE TABLE reward(x)"],
+    "other program, no table yet": ["PRAGMA application_id = 7"],
+}
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        *[pytest.param(statements, id=name) for name, statements in FOREIGN.items()],
+        *[
+            pytest.param(statements, id=name, marks=bug("the file is changed before it is checked"))
+            for name, statements in LATER_REFUSED.items()
+        ],
+    ],
+)
+def test_the_database_of_another_program_or_version_is_refused_and_untouched(path, statements):
+    _database(path, *statements)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="no evalkit store of version 1") as refusal:
+        Store(path)
+    assert refusal.value.exit_code == 2
+    assert path.read_bytes() == before
+
+
+def test_a_newer_store_is_refused_by_its_version(path):
+    _database(path, *FOREIGN["newer"])
+    with pytest.raises(InputError, match="it is version 2"):
+        Store(path)
+
+
+@pytest.mark.parametrize("garbage", [b"not a database" * 400, b"\0" * 4096])
+def test_a_garbage_file_is_refused_and_untouched(path, garbage):
+    path.parent.mkdir()
+    path.write_bytes(garbage)
+    with pytest.raises(IntegrityError) as refusal:
+        Store(path)
+    assert (refusal.value.exit_code, path.read_bytes()) == (5, garbage)
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(path):
+    path.mkdir(parents=True)
+    with pytest.raises(EvalkitError):
+        Store(path)
+
+
+# Without write access
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that other users can reach, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_read_only_store_serves_what_it_knows_and_keeps_the_rest_in_memory(shared_folder):
+    path = shared_folder / "store" / "store.db"
+    with Store(path) as store:
+        add(store, [stored(0), stored(1)])
+    before = path.read_bytes()
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    output, _ = start(without_write_access, path, stdout=subprocess.PIPE).communicate()
+    path.parent.chmod(0o755)
+    keys = sorted(stored(n).conversation for n in range(3))
+    assert json.loads(output) == [False, sorted([stored(0).reward, stored(1).reward]), keys]
+    assert path.read_bytes() == before
+
+
+@bug("writable is True although nothing is kept")
+def test_a_store_that_cannot_be_created_lives_in_memory_and_says_so(shared_folder):
+    shared_folder.chmod(0o555)
+    path = shared_folder / "store" / "store.db"
+    output, _ = start(without_write_access, path, stdout=subprocess.PIPE).communicate()
+    assert json.loads(output) == [False, [], [stored(2).conversation]]
+
+
+# Damage
+
+DAMAGE = {
+    "reward": "reward = reward + 1e-9",
+    "tokens": "tokens = tokens + 1",
+    "cut": "cut = 1",
+    "digest": "tokens_digest = randomblob(32)",
+    "chk": "chk = randomblob(8)",
+    "owner": "reward_model_id = 2",
+    "conversation": "conversation = x'{other}'",
+}
+
+
+@pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_row_is_a_miss_and_can_be_written_again(path, change):
+    first, second, other = stored(1), stored(2), stored(3)
+    with Store(path) as store:
+        add(store, [first, second], A)
+        add(store, [second], B)
+    with raw(path) as db:
+        change = change.format(other=other.conversation)
+        assert db.execute(
+            f"UPDATE reward SET {change} WHERE conversation = ? AND reward_model_id = 1",
+            (bytes.fromhex(first.conversation),),
+        ).rowcount
+    rows = [first, second, other]
+    with Store(path) as store:
+        assert known(store, rows, A) == [second]
+        assert known(store, rows, B) == [second]
+        assert store.damaged == 1
+        add(store, [first, other], A)
+        assert (known(store, rows, A), store.damaged) == (sorted(rows), 1)
+
+
+NOT_UTF8 = pytest.param("CAST(x'ff' AS TEXT)", marks=bug("MissingError: could not decode"))
+
+
+@pytest.mark.parametrize("value", ["'text'", NOT_UTF8, "x'00'", "NULL", "9e999", "7"])
+def test_a_row_whose_damage_changed_a_type_is_a_miss(path, value):
+    with Store(path) as store:
+        add(store, [stored(1)], A)
+    with raw(path) as db:  # a schema that does not mind, as no schema minds damage
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_schema SET sql = replace(sql, 'reward REAL NOT NULL', 'reward')")
+    with raw(path) as db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.execute(f"UPDATE reward SET reward = {value}")
+    with Store(path) as store:
+        assert (known(store, [stored(1)]), store.damaged) == ([], 1)
+        add(store, [stored(1)], A)
+        assert known(store, [stored(1)]) == [stored(1)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(b"_reward_model_1", b"_re\xffard_model_1", marks=bug("UnicodeDecodeError")),
+        pytest.param(b"sha256 TEXT", b"sha257 TEXT", marks=bug("MissingError: no such column")),
+        (b"CREATE TABLE run", b"CREATE TABLX run"),
+    ],
+)
+def test_a_damaged_schema_is_an_integrity_error(path, tmp_path, old, new):
+    with Store(path) as store:
+        add(store, [stored(1)])
+    path.write_bytes(path.read_bytes().replace(old, new))
+    (tmp_path / "weights").touch()
+    with pytest.raises(IntegrityError), Store(path) as store:
+        store.file_digest(tmp_path / "weights")
+
+
+@pytest.fixture
+def memory_folder() -> Iterator[Path]:
+    """Where a commit costs nothing, for studies that are not about durability."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        yield Path(name)
+
+
+def _mutate(data: bytes, random: random.Random) -> bytes:
+    """One accident: a flipped bit, overwritten bytes, a lost end, a lost or misplaced sector."""
+    found = bytearray(data)
+    at = random.randrange(len(found))
+    match random.randrange(8):
+        case 0:
+            del found[at:]
+        case 1:
+            at -= at % 512
+            found[at : at + 512] = bytes(512)
+        case 2:
+            source, target = (512 * random.randrange(len(found) // 512) for _ in range(2))
+            found[target : target + 512] = data[source : source + 512]
+        case 3 | 4:
+            end = min(at + random.randint(1, 64), len(found))
+            found[at:end] = random.randbytes(end - at)
+        case _:
+            for _ in range(random.choice((1, 16))):
+                found[random.randrange(len(found))] ^= 1 << random.randrange(8)
+    return bytes(found)
+
+
+def _wrong_without_checksum(path: Path, truth: dict[str, StoredReward]) -> bool:
+    """The control: whether a store that trusts its file would serve a wrong reward."""
+    query = "SELECT reward FROM reward WHERE reward_model_id = 1 AND conversation = ?"
+    with raw(path) as db:
+        for key, row in truth.items():
+            with contextlib.suppress(sqlite3.Error):
+                served = db.execute(query, (bytes.fromhex(key),)).fetchone()
+                if served not in ((row.reward,), None):
+                    return True
+    return False
+
+
+@pytest.mark.parametrize("trials", [300, pytest.param(3000, marks=pytest.mark.slow)])
+def test_no_mutation_of_the_file_yields_a_wrong_reward_or_an_unclean_error(memory_folder, trials):
+    numbers = random.Random(trials)
+    path, weights = memory_folder / "store.db", memory_folder / "weights"
+    truth = {
+        spec: {stored(n, n + x).conversation: stored(n, n + x) for n in range(100)}
+        for spec, x in ((A, 0.25), (B, 0.75))
+    }
+    weights.touch()
+    with Store(path) as store:
+        for spec, rows in truth.items():
+            add(store, [*rows.values()], spec)
+    intact = path.read_bytes()
+    refused = damaged = wrong_without_checksum = 0
+    unclean = []
+    for trial in range(trials):
+        path.write_bytes(_mutate(intact, numbers))
+        path.with_name("store.db-journal").unlink(missing_ok=True)
+        wrong_without_checksum += _wrong_without_checksum(path, truth[A])
+        try:
+            with Store(path) as store:
+                for spec, rows in truth.items():
+                    found = store.lookup(spec.fingerprint, rows)
+                    assert found.items() <= rows.items(), f"trial {trial}"
+                    add(store, [row for key, row in rows.items() if key not in found], spec)
+                    found = store.lookup(spec.fingerprint, rows)
+                    assert found.items() <= rows.items(), f"trial {trial}, after repair"
+                store.file_digest(weights)
+                damaged += store.damaged
+        except EvalkitError:
+            refused += 1
+        except (ArithmeticError, LookupError, TypeError, ValueError, sqlite3.Error) as error:
+            unclean.append(f"trial {trial}: {error!r}")
+    print(
+        f"{trials} mutations: {refused} files refused, {damaged} damaged rows found; without the "
+        f"checksum {wrong_without_checksum} would have served wrong rewards"
+    )
+    assert unclean == []
+    assert wrong_without_checksum > trials / 60
+    assert damaged > trials / 10
+
+
+# Several processes
+
+
+def _race(path: Path, spans: list[tuple[int, int]]) -> list[str]:
+    """Let one process per span write its rows, all at once; what they complained about."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    children = [start(write_rows, path, *span, **pipes) for span in spans]
+    for child in children:
+        child.stdout.readline()
+    for child in children:
+        child.stdin.write("\n")
+        child.stdin.flush()
+    return [errors for child in children if (errors := child.communicate()[1])]
+
+
+@pytest.mark.parametrize("each", [320, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("overlap", [False, True], ids=["disjoint", "overlapping"])
+def test_eight_writers_lose_and_double_nothing(path, each, overlap):
+    spans = [(0, each) if overlap else (n * each, (n + 1) * each) for n in range(8)]
+    assert _race(path, spans) == []
+    rows = [stored(n) for n in range(each if overlap else 8 * each)]
+    with Store(path) as store:
+        assert known(store, rows, fake_spec()) == sorted(rows)
+    with raw(path) as db:
+        assert db.execute("SELECT count(*) FROM reward").fetchone() == (len(rows),)
+        assert db.execute("SELECT count(*) FROM conflict").fetchone() == (0,)
+        assert db.execute("SELECT count(*) FROM reward_model").fetchone() == (1,)
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("trials", [2, pytest.param(40, marks=pytest.mark.slow)])
+def test_eight_processes_may_create_one_store_at_once(tmp_path, trials):
+    for trial in range(trials):
+        path = tmp_path / str(trial) / "store.db"
+        assert _race(path, [(n, n + 1) for n in range(8)]) == []
+
+
+@pytest.mark.parametrize("size", [70_000, 500_000])
+def test_a_full_disk_loses_nothing_that_was_acknowledged(path, size):
+    output, _ = start(fill_disk, path, size, stdout=subprocess.PIPE).communicate()
+    acknowledged, exit_code, readable = json.loads(output)
+    assert (exit_code, readable) == (MissingError.exit_code, 1)
+    assert acknowledged > BATCH
+    rows = [stored(n) for n in range(acknowledged + BATCH)]
+    with Store(path) as store:
+        assert known(store, rows, fake_spec()) == sorted(rows[:acknowledged])
+        add(store, rows)
+        assert known(store, rows, fake_spec()) == sorted(rows)
+
+
+# Digests of files
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"old weights")
+    os.utime(path, ns=(10**18, 10**18))
+    return path
+
+
+def _no_hashing(*_: object) -> None:
+    raise AssertionError("the file was read again")
+
+
+def test_the_digest_of_an_unchanged_file_is_remembered_across_runs(path, weights, monkeypatch):
+    with Store(path) as store:
+        first = store.file_digest(weights)
+    monkeypatch.setattr("hashlib.file_digest", _no_hashing)
+    with Store(path) as store:
+        assert store.file_digest(weights) == first
+
+
+def _rewritten(weights: Path) -> None:
+    weights.write_bytes(b"new weights")
+    os.utime(weights, ns=(10**18, 10**18 + 1))
+
+
+def _grown(weights: Path) -> None:
+    weights.write_bytes(b"new weights!")
+    os.utime(weights, ns=(10**18, 10**18))
+
+
+def _replaced(weights: Path) -> None:
+    other = weights.with_name("other")
+    other.write_bytes(b"new weights")
+    os.utime(other, ns=(10**18, 10**18))
+    other.replace(weights)
+
+
+@pytest.mark.parametrize("change", [_rewritten, _grown, _replaced])
+def test_a_file_that_changed_its_time_its_size_or_its_inode_is_read_again(store, weights, change):
+    first = store.file_digest(weights)
+    change(weights)
+    assert store.file_digest(weights) != first
+
+
+def test_two_files_of_one_size_and_time_are_not_confused(store, weights):
+    other = weights.with_name("other.safetensors")
+    other.write_bytes(b"new weights")
+    os.utime(other, ns=(10**18, 10**18))
+    assert store.file_digest(weights) != store.file_digest(other)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, -3600.0], ids=["now", "1 s ago", "in the future"])
+def test_a_file_too_young_to_tell_is_not_remembered(store, weights, monkeypatch, seconds):
+    now = 2e9
+    monkeypatch.setattr("time.time", lambda: now)
+    for content in (b"old weights", b"new weights"):
+        weights.write_bytes(content)
+        os.utime(weights, (now - seconds, now - seconds))
+        found = store.file_digest(weights)
+    with Store(store.path.with_name("fresh.db")) as fresh:
+        assert found == fresh.file_digest(weights)
+
+
+@bug("the age is taken after the reading, not before")
+def test_a_file_that_was_young_when_reading_began_is_not_remembered(store, weights, monkeypatch):
+    clock = itertools.count(2e9, 10.0)  # reading takes ten seconds
+    now = next(clock)
+    monkeypatch.setattr("time.time", lambda: next(clock))
+    for content in (b"old weights", b"new weights"):
+        weights.write_bytes(content)
+        os.utime(weights, (now, now))
+        found = store.file_digest(weights)
+    with Store(store.path.with_name("fresh.db")) as fresh:
+        assert found == fresh.file_digest(weights)
