@@ -40,14 +40,18 @@ def read_rows(
         spec: As for `--model` and `--ref`.
         role: Which of the two.
         workspace: Where names are looked up.
-        benchmark: Whose prompts the ids stand for, if the input itself does not say.
+        benchmark: Whose prompts the ids stand for; else the input's own, else for ids without
+            messages the workspace's default.
 
     Raises:
         InputError: Unknown name, or a malformed file.
     """
     source = workspace.completion_set(spec, role)
-    prompts = read_prompts(benchmark or source.benchmark, workspace)
-    return NamedRows(formats.read_rows(source.path), prompts, source)
+    rows = formats.read_rows(source.path)
+    named = benchmark or source.benchmark
+    if named is None and any(row.messages is None for row in rows):
+        named = workspace.default("benchmark")
+    return NamedRows(rows, read_prompts(named, workspace), source)
 
 
 def read_set(spec: str, role: Role, workspace: Workspace, benchmark: str | None = None) -> NamedSet:

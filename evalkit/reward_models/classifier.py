@@ -6,7 +6,9 @@ encoders through their own pooling. The head computes in float32 whatever the tr
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -100,7 +102,7 @@ def load(
         if placed:
             options["device_map"] = "auto" if device in {"auto", "cuda"} else {"": device}
             options["max_memory"] = max_memory
-            options["offload_folder"] = tempfile.mkdtemp(prefix="evalkit-offload-")
+            options["offload_folder"] = _offload_folder()
         elif device not in {"auto", "cpu"}:
             raise RefusedModelError(f"there is no device {device!r} here", fix="use --device cpu")
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -118,6 +120,13 @@ def load(
         )
     model.eval()
     return SequenceClassifier(spec, model, tokenizer)
+
+
+def _offload_folder() -> str:
+    """Where accelerate puts what fits on no device; gone when the process ends."""
+    folder = tempfile.mkdtemp(prefix="evalkit-offload-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _check(spec: RewardModelSpec) -> tuple[Any, Any]:
