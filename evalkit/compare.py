@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evalkit.data import CompletionSet, FloatArray, IntArray, Prompt, Rewards
+from evalkit.errors import InputError
 from evalkit.pairing import Missing, PairedTable, TieRule, match, pair
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, rewards_of, score
@@ -24,6 +25,7 @@ from evalkit.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
+FEWEST_RESAMPLES = 100
 METRICS = ("mean_reward", "reference_mean_reward", "win_rate", "win_probability", "margin")
 
 
@@ -46,6 +48,15 @@ class Options:
     level: float = 0.95
     resamples: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        few = 0 < self.resamples < FEWEST_RESAMPLES
+        if not 0 < self.level < 1 or self.resamples < 0 or few or self.seed < 0:
+            raise InputError(
+                f"level {self.level}, resamples {self.resamples}, seed {self.seed}",
+                fix=f"the level lies between 0 and 1, the seed is at least 0, and resamples are 0 "
+                f"or at least {FEWEST_RESAMPLES}",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +299,11 @@ def _notices(
     notices = [reference.notice, checkpoint.notice, reward_model.notice]
     if left_out := len(table.unmatched):
         notices.append(f"{left_out} of {left_out + len(table.prompt_id)} prompts are left out")
+    notices += [
+        f"{completions.name}: {empty} empty completions are scored as they are"
+        for completions in (checkpoint, reference)
+        if (empty := sum(answers.count("") for answers in completions.completions))
+    ]
     if truncated:
         notices.append(f"{truncated} completions were scored with tokens cut off")
     if reward_model.dtype != "float32":

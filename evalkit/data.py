@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.errors import Fault, MalformedError
+from evalkit.text import count
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -179,6 +180,7 @@ def completion_set(
     faults: list[Fault] = []
     found: dict[str, Prompt] = {}
     answers: dict[str, dict[int, str]] = {}
+    repeats = 0
     for row in rows:
         prompt = prompt_of(row, prompts or {}, faults)
         if prompt is None:
@@ -190,7 +192,9 @@ def completion_set(
             )
             continue
         known = answers.setdefault(prompt.prompt_id, {})
-        index = row.index if row.index is not None else (len(known) if row.id is None else 0)
+        following = max(known, default=-1) + 1 if row.id is None else 0
+        index = following if row.index is None else row.index
+        repeats += index in known
         if known.setdefault(index, row.completion) != row.completion:
             faults.append(
                 Fault(
@@ -205,13 +209,14 @@ def completion_set(
             faults,
             fix='give each prompt one "prompt_id" and each of its completions its own "index"',
         )
+    repeated = f"{name}: {count(repeats, 'exact repeat')} read once" if repeats else ""
     return CompletionSet(
         name=name,
         prompts=tuple(found.values()),
         completions=tuple(tuple(a[k] for k in sorted(a)) for a in answers.values()),
         step=step,
         source=source,
-        notice=notice,
+        notice="; ".join(filter(None, [notice, repeated])),
     )
 
 

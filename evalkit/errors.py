@@ -12,11 +12,10 @@ Exit code 1 is kept for bugs, 3 and 4 for verdicts, 130 for interruption.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-SHOWN = 20
+from evalkit.text import CLIPPED, count, listing, printable
 
 
 class EvalkitError(Exception):
@@ -40,7 +39,7 @@ class EvalkitError(Exception):
             lines.append(f"  at {self.where}")
         if self.fix:
             lines.append(f"  fix: {self.fix}")
-        return "\n".join(lines)
+        return printable("\n".join(lines), keep="\n")
 
 
 class InputError(EvalkitError):
@@ -82,7 +81,8 @@ class Fault:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {f'field {self.field!r} ' if self.field else ''}{self.what}"
+        field = f"field {self.field[:CLIPPED]!r} " if self.field else ""
+        return f"{self.where}: {field}{self.what}"
 
 
 class MalformedError(InputError):
@@ -95,21 +95,3 @@ class MalformedError(InputError):
             fix=fix,
         )
         self.faults = tuple(faults)
-
-
-def count(n: int, noun: str) -> str:
-    """A count with its noun: `1 prompt`, `2 prompts`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def listing(items: Sequence[str], *, separator: str = ", ", shown: int = SHOWN) -> str:
-    """The first items joined by `separator`, and how many more there are."""
-    head = separator.join(items[:shown])
-    more = len(items) - shown
-    return head if more <= 0 else f"{head}{separator}… and {more:,} more"
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean: NAME?` for a close known name, else an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean: {close[0]}?" if close else ""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from evalkit.data import CompletionSet, FloatArray, IntArray, Prompt, Rewards, TextArray
-from evalkit.errors import InputError, IntegrityError, MissingError, count, listing
+from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.statistics.outcomes import all_pairs, mean_by_group, outcomes, win_probabilities
 from evalkit.statistics.resampling import Keys
+from evalkit.text import count, listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +35,8 @@ class TieRule:
     drop: bool = False
 
     def __str__(self) -> str:
-        if self.drop:
-            return "drop"
-        return f"margin={self.margin!r}" if self.margin else "half"
+        margin = f"margin={self.margin!r}" if self.margin else ""
+        return ",".join(filter(None, [margin, "drop" if self.drop else ""])) or "half"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +188,16 @@ def match(
     """
     _check_same_prompts(checkpoint, reference)
     prompts = {p.prompt_id: p for p in [*reference.prompts, *checkpoint.prompts, *expected]}
-    lines = [
-        f"{completions.name}: {_name(prompts[prompt_id])}"
+    absent = [
+        (completions.name, prompt_id)
         for completions in (checkpoint, reference)
         for prompt_id in _absent(completions, prompts)
     ]
-    if lines and missing == "error":
+    if absent and missing == "error":
+        lines = [f"{name}: {_name(prompts[prompt_id])}" for name, prompt_id in absent]
+        n = len({prompt_id for _, prompt_id in absent})
         raise InputError(
-            f"{count(len(lines), 'prompt')} without a completion on one side",
+            f"{count(n, 'prompt')} without a completion on one side",
             where=listing(lines, separator="\n     "),
             fix="add the missing completions, or compare the others with --missing drop",
         )
@@ -212,8 +214,8 @@ def _check_same_prompts(checkpoint: CompletionSet, reference: CompletionSet) -> 
     ]
     if differing:
         raise IntegrityError(
-            f"{count(len(differing), 'prompt id')} of {checkpoint.name!r} and {reference.name!r} "
-            "stand for different messages or subsets",
+            f"different messages or subsets under {count(len(differing), 'prompt id')} of "
+            f"{checkpoint.name!r} and {reference.name!r}",
             where=listing(differing),
             fix="compare answers to the same prompts, or leave the ids out: prompts are then "
             "matched by their messages",
@@ -225,15 +227,15 @@ def _unmatched(
     reference: tuple[CompletionSet, Rewards],
     prompts: Mapping[str, Prompt],
 ) -> Unmatched:
-    unscored = {
-        str(rewards.prompt_id[row]): f"{completions.name}: {reason}"
-        for completions, rewards in (reference, checkpoint)
-        for row, reason in rewards.failures.items()
-    }
+    reasons: dict[str, list[str]] = {}
+    for completions, rewards in (checkpoint, reference):
+        for row in np.flatnonzero(np.isnan(rewards.reward)).tolist():
+            reason = f"{completions.name}: {rewards.failures.get(row, 'it has no reward')}"
+            reasons.setdefault(str(rewards.prompt_id[row]), []).append(reason)
     return Unmatched(
         _absent(checkpoint[0], prompts),
         _absent(reference[0], prompts),
-        dict(sorted(unscored.items())),
+        {prompt_id: "; ".join(dict.fromkeys(why)) for prompt_id, why in sorted(reasons.items())},
     )
 
 

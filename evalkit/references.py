@@ -17,9 +17,8 @@ from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, Scored, score
 from evalkit.sets import read_prompts, read_set
 from evalkit.store import Store, find_packs, write_pack
-from evalkit.workspace import Workspace, read_manifest, slug, write_atomic
-
-SCHEMA = "evalkit.reference/1"
+from evalkit.text import listing
+from evalkit.workspace import REFERENCE_SCHEMA, Workspace, read_manifest, slug, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +69,11 @@ def add(
             f"{name!r} is no name for a reference",
             fix=f"use letters, digits and . _ -: {slug(name)}",
         )
+    if name in workspace.config["refs"]:
+        raise InputError(
+            f"reference {name!r} is defined in evalkit.toml, which goes first",
+            fix="choose another name, or remove it there",
+        )
     target = workspace.references / name
     if target.exists() and not replace:
         raise InputError(
@@ -80,7 +84,7 @@ def add(
     prompts = read_prompts(benchmark, workspace)
     origin = origin or Origin()
     manifest = {
-        "schema": SCHEMA,
+        "schema": REFERENCE_SCHEMA,
         "name": name,
         "benchmark": benchmark,
         "prompts": len(completions.prompts),
@@ -140,11 +144,6 @@ def describe(name: str, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def names(workspace: Workspace) -> list[str]:
-    """The references of a workspace."""
-    return sorted(p.parent.name for p in workspace.references.glob("*/manifest.json"))
-
-
 def verify(name: str, workspace: Workspace) -> list[str]:
     """Check a reference against its digests.
 
@@ -171,11 +170,12 @@ def verify(name: str, workspace: Workspace) -> list[str]:
 
 
 def _folder(name: str, workspace: Workspace) -> Path:
-    if name not in names(workspace):
+    known = workspace.reference_names()
+    if name not in known:
         raise InputError(
             f"reference {name!r} not found",
             where=str(workspace.references),
-            fix=f"known references: {', '.join(names(workspace)) or 'none'}",
+            fix=f"known references: {listing(known)}",
         )
     return workspace.references / name
 
@@ -197,8 +197,13 @@ def _lines(completions: CompletionSet, prompts: dict[str, Prompt]) -> bytes:
 
 def _install(target: Path, lines: bytes, manifest: Mapping[str, object]) -> None:
     """Build the folder beside its place and swap it in, so that it is never half there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {target.parent}: {error.strerror}", fix="make it a writable folder"
+        ) from None
     try:
         write_atomic(building / "completions.jsonl", lines)
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 
 from evalkit.errors import InputError
 
-SAFE = " #,;=+@/~()[]"
+SAFE = "#,;=+@/~()[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Signature:
     def __str__(self) -> str:
         pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
         return "compare|" + "|".join(
-            f"{key}:{quote(str(value), safe=SAFE)}" for key, value in pairs
+            f"{key}:{quote(str(value), SAFE, errors='surrogateescape')}" for key, value in pairs
         )
 
     @classmethod
@@ -59,11 +59,14 @@ class Signature:
         """
         kind, *pairs = text.strip().split("|")
         found = dict(pair.partition(":")[::2] for pair in pairs)
-        names = {f.name for f in fields(cls)}
-        if kind != "compare" or found.keys() != names or len(pairs) != len(names):
+        values = {key: unquote(value, errors="surrogateescape") for key, value in found.items()}
+        try:
+            numbers = {key: int(values[key]) for key in ("n", "left_out", "resamples", "seed")}
+        except (KeyError, ValueError):
+            numbers = {}
+        complete = found.keys() == {f.name for f in fields(cls)} and len(found) == len(pairs)
+        if kind != "compare" or not complete or not numbers:
             raise InputError(
                 "not a signature of `evalkit compare`", where=text[:200], fix="paste it whole"
             )
-        values = {key: unquote(value) for key, value in found.items()}
-        numbers = {key: int(values[key]) for key in ("n", "left_out", "resamples", "seed")}
         return cls(**{**values, **numbers})  # type: ignore[arg-type]

@@ -11,21 +11,31 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from evalkit.errors import InputError, IntegrityError, did_you_mean
+from evalkit.errors import InputError, IntegrityError
+from evalkit.text import clip, did_you_mean, listing
 
 CONFIG = "evalkit.toml"
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
-KEYS: Mapping[str, tuple[str, ...]] = {
-    "defaults": ("benchmark", "reward_model", "reference"),
-    "checkpoints": ("path", "step", "benchmark", "notice"),
-    "refs": ("path", "benchmark", "notice"),
-    "reward_models": ("model", "dtype", "max_length", "overlong", "notice"),
+KEYS: Mapping[str, Mapping[str, type]] = {
+    "defaults": {"benchmark": str, "reward_model": str, "reference": str},
+    "checkpoints": {"path": str, "step": int, "benchmark": str, "notice": str},
+    "refs": {"path": str, "benchmark": str, "notice": str},
+    "reward_models": {
+        "model": str,
+        "dtype": str,
+        "max_length": int,
+        "overlong": str,
+        "notice": str,
+    },
 }
+SIDECAR: Mapping[str, type] = {"step": int, "notice": str}
+REFERENCE_SCHEMA = "evalkit.reference/1"
+MANIFEST: Mapping[str, type] = {"name": str, "digest": str, "prompts": int, "completions": int}
 Role = Literal["checkpoint", "reference"]
 
 
@@ -108,12 +118,11 @@ class Workspace:
         """
         path = self.benchmarks / name / "prompts.jsonl"
         if not path.is_file():
-            known = [p.parent.name for p in self.benchmarks.glob("*/prompts.jsonl")]
+            known = sorted(p.parent.name for p in self.benchmarks.glob("*/prompts.jsonl"))
             raise InputError(
                 f"benchmark {name!r} not found",
                 where=f"looked for {path}",
-                fix=f"known benchmarks: {', '.join(sorted(known)) or 'none'}. "
-                + did_you_mean(name, known),
+                fix=f"known benchmarks: {listing(known)}. {did_you_mean(name, known)}".strip(),
             )
         return path
 
@@ -130,7 +139,12 @@ class Workspace:
         if spec.startswith("hf://"):
             return SetSource(name=spec.removeprefix("hf://"), path=spec)
         if _is_path(spec):
-            return self._from_path(Path(spec))
+            try:
+                return self._from_path(Path(spec))
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"cannot look for {role} {spec[:80]!r}: {error}", fix="check the path"
+                ) from None
         table = "refs" if role == "reference" else "checkpoints"
         if spec in self.config[table]:
             return self._from_config(table, spec)
@@ -148,15 +162,19 @@ class Workspace:
 
     def names(self) -> list[str]:
         """Every name that `--model` and `--ref` know."""
-        found = {*self.config["refs"], *self.config["checkpoints"]}
-        found |= {p.parent.name for p in self.references.glob("*/manifest.json")}
+        found = {*self.config["refs"], *self.config["checkpoints"], *self.reference_names()}
         found |= {
             _stem(p) for p in self.benchmarks.glob("*/completions/*") if p.name.endswith(SUFFIXES)
         }
         return sorted(found)
 
+    def reference_names(self) -> list[str]:
+        """The references in `reference_cache/`."""
+        found = (p.parent.name for p in self.references.glob("*/manifest.json"))
+        return sorted(name for name in found if not name.startswith("."))
+
     def _in_references(self, name: str) -> list[Path]:
-        return [p.parent for p in self.references.glob("*/manifest.json") if p.parent.name == name]
+        return [self.references / name] if name in self.reference_names() else []
 
     def _in_benchmarks(self, name: str) -> list[Path]:
         return sorted(
@@ -167,7 +185,7 @@ class Workspace:
 
     def _from_config(self, table: str, name: str) -> SetSource:
         entry = self.config[table][name]
-        if not isinstance(entry.get("path"), str):
+        if "path" not in entry:
             raise InputError(
                 f"[{table}.{name}] has no path",
                 where=str(self.root / CONFIG),
@@ -185,23 +203,24 @@ class Workspace:
         )
 
     def _from_path(self, path: Path) -> SetSource:
+        resolved = path.resolve()
         if (path / "manifest.json").is_file():
             manifest = read_manifest(path)
             return SetSource(
-                name=path.resolve().name,
+                name=resolved.name,
                 path=str(path),
                 notice=_stand_in(manifest),
                 benchmark=manifest.get("benchmark"),
                 folder=path,
                 manifest=manifest,
             )
-        completions = path.resolve().parent
-        benchmark = completions.parent
-        inside = completions.name == "completions" and (benchmark / "prompts.jsonl").is_file()
-        sidecar = path.with_name(f"{_stem(path)}.toml")
+        benchmark = resolved.parent.parent
+        inside = resolved.parent.name == "completions" and (benchmark / "prompts.jsonl").is_file()
+        sidecar = resolved.parent / f"{_stem(resolved)}.toml"
         about = read_toml(sidecar) if sidecar.is_file() else {}
+        _check_types(sidecar, "the file", about, SIDECAR)
         return SetSource(
-            name=_stem(path.resolve()),
+            name=_stem(resolved),
             path=str(path),
             step=about.get("step"),
             notice=str(about.get("notice", "")),
@@ -232,12 +251,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise IntegrityError(
             f"{path} is unreadable: {error}", fix="add the reference again"
         ) from None
-    if not isinstance(manifest, dict):
-        raise IntegrityError(f"{path} is no JSON object", fix="add the reference again")
+    if not isinstance(manifest, dict) or manifest.get("schema") != REFERENCE_SCHEMA:
+        raise IntegrityError(
+            f"{path} is no manifest of a reference ({REFERENCE_SCHEMA})",
+            fix="add the reference again, or name its completions.jsonl",
+        )
+    wrong = [key for key, kind in MANIFEST.items() if not isinstance(manifest.get(key), kind)]
+    if wrong or not isinstance(manifest.get("benchmark"), str | None):
+        raise IntegrityError(
+            f"{path} lacks {listing(wrong or ['benchmark'])}", fix="add the reference again"
+        )
     return manifest
 
 
@@ -249,7 +276,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}", fix="correct this TOML file") from None
 
 
@@ -291,34 +318,47 @@ def _sync_folder(folder: Path) -> None:
 
 def slug(text: str) -> str:
     """A file name for a name that may hold anything: letters, digits, `.`, `_`, `-`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:60] or "run"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:60].strip(".-") or "run"
 
 
 def _read_config(path: Path) -> dict[str, dict[str, Any]]:
     found = read_toml(path) if path.is_file() else {}
-    for place, key, known in _unknown(found):
-        raise InputError(
-            f"unknown key {key!r} in {place}",
-            where=str(path),
-            fix=f"known keys: {', '.join(known)}. {did_you_mean(key, known)}".strip(),
-        )
+    _check_keys(path, "the file", found, dict.fromkeys(KEYS, dict))
+    for table, known in KEYS.items():
+        content = found.get(table, {})
+        if table == "defaults":
+            _check_keys(path, "[defaults]", content, known)
+            continue
+        for name, entry in content.items():
+            _check_types(path, f"[{table}]", {name: entry}, {name: dict})
+            _check_keys(path, f"[{table}.{name}]", entry, known)
     return {table: dict(found.get(table, {})) for table in KEYS}
 
 
-def _unknown(config: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    for table, content in config.items():
-        if table not in KEYS or not isinstance(content, dict):
-            yield "the file", table, tuple(KEYS)
-        elif table == "defaults":
-            yield from (
-                ("[defaults]", key, KEYS[table]) for key in content if key not in KEYS[table]
+def _check_keys(
+    path: Path, place: str, content: Mapping[str, Any], known: Mapping[str, type]
+) -> None:
+    for key in content:
+        if key not in known:
+            raise InputError(
+                f"unknown key {key!r} in {place}",
+                where=str(path),
+                fix=f"known keys: {listing(list(known))}. {did_you_mean(key, known)}".strip(),
             )
-        else:
-            yield from (
-                (f"[{table}.{name}]", key, KEYS[table])
-                for name, entry in content.items()
-                for key in (entry if isinstance(entry, dict) else {name: None})
-                if key not in KEYS[table]
+    _check_types(path, place, content, known)
+
+
+def _check_types(
+    path: Path, place: str, content: Mapping[str, Any], known: Mapping[str, type]
+) -> None:
+    words = {str: "text in quotes", int: "an integer", dict: "a table"}
+    for key, kind in known.items():
+        value = content.get(key, kind())
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InputError(
+                f"{key!r} in {place} must be {words[kind]}, got {clip(value)}",
+                where=str(path),
+                fix="correct this key",
             )
 
 

@@ -1,4 +1,4 @@
-"""Sample completions from SmolLM2-135M-Instruct with settings that mimic three checkpoints.
+r"""Sample completions from SmolLM2-135M-Instruct with settings that mimic three checkpoints.
 
 Reads prompts (JSONL rows `{"prompt_id", "subset", "messages"}`, last turn user) and writes, per
 checkpoint, `NAME.jsonl` (rows `{"prompt_id", "completion"}` in the prompts' order) and `NAME.toml`

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 DRAWS = 4000
 NOMINAL = 0.95
 # A share of 4000 draws has a binomial standard error of √(.95 · .05/4000) = 0.34 %: an interval
-# that covers exactly 95 % falls short of 93 % by chance with probability 4e-9.
+# that covers exactly 95 % falls short of 93 % by chance with probability 2e-8.
 LEAST = 0.93
 SIZES = (50, 200, 805)
 MEANS = (0.5, 0.1, 0.02)

@@ -96,9 +96,10 @@ def test_kill_loses_nothing_acknowledged_and_a_rerun_gives_the_same_rewards(tmp_
     tally = _kill_often(tmp_path, kills, "late", seed=kills)
     assert (tally.lost, tally.wrong, tally.partial, tally.complaints) == (0, 0, 0, [])
     assert tally.acknowledged > kills * BATCH
+    assert tally.hot_journals > 0  # some of them struck inside a commit
 
 
-@pytest.mark.parametrize("kills", [15, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_the_study_notices_a_store_that_acknowledges_before_it_commits(tmp_path, kills):
     tally = _kill_often(tmp_path, kills, "early", seed=kills)
     assert tally.lost > 0

@@ -93,7 +93,7 @@ DAMAGE = {
 }
 TRACEBACK = {
     "manifest is a list (TypeError)": (_manifest(b"[]"), "manifest.json is unreadable"),
-    "no fingerprint (ValueError)": (lambda f: edit(f, fingerprint="none"), ""),
+    "no fingerprint (ValueError)": (lambda f: edit(f, fingerprint="none"), "damaged"),
 }
 
 

@@ -26,8 +26,9 @@ HOSTILE = [
     "$\\frac{1}{$",
 ]
 SPEC = RewardModelSpec(
-    name="rm<b>", path=Path(), family="sequence-classifier", weights=("0" * 64,), config="", tokenizer="",
-    template="", dtype="float32", max_length=10, overlong="error", notice="<i>notice</i>",
+    name="rm<b>", path=Path(), family="sequence-classifier", weights=("0" * 64,), config="",
+    tokenizer="", template="", dtype="float32", max_length=10, overlong="error",
+    notice="<i>notice</i>",
 )  # fmt: skip
 
 

@@ -212,9 +212,8 @@ def test_a_poisoned_conversation_is_bisected_to_and_the_rest_is_scored(store, ba
     assert scored.problems == {conversation_key(chats("poison")[0]): problem}
     assert rewards(scored) == in_store(store, conversations) == truth(words(128))
     assert model.rows == 128
-    assert model.calls <= len(plan(dict.fromkeys(range(129), 62), batch_tokens)) + 20 + 128 * (
-        batch_tokens == 1
-    )
+    batches = plan({str(n): 62 for n in range(129)}, batch_tokens)
+    assert model.calls <= len(batches) + 2 * 8  # 129 rows are halved eight times
 
 
 @bug("IndexError: the first line of an empty message")
@@ -248,7 +247,7 @@ def test_a_conversation_without_token_ids_is_reported_and_not_computed(store):
 # Batches
 
 
-@given(st.dictionaries(st.text("abc", max_size=4), st.integers(0, 5000)), st.integers(1, 20_000))
+@given(st.dictionaries(st.text("abc", max_size=4), st.integers(1, 5000)), st.integers(1, 20_000))
 def test_a_plan_holds_every_key_once_within_the_budget_longest_first(lengths, batch_tokens):
     batches = plan(lengths, batch_tokens)
     order = [key for batch in batches for key in batch]
@@ -322,9 +321,9 @@ def test_a_batch_is_in_the_store_before_the_next_is_computed(store, tmp_path):
     assert all(seen)
 
 
-def test_the_first_of_two_runs_at_once_decides_a_reward(store, tmp_path):
-    """Another process may store a reward between this one's look-up and its own answer."""
-    conversations = words(3)
+@pytest.fixture
+def overtaken(store, tmp_path) -> Scored:
+    """A run during which another process stores slightly different rewards."""
 
     class Overtaken(FakeRewardModel):
         def render(self, conversations):
@@ -332,7 +331,14 @@ def test_the_first_of_two_runs_at_once_decides_a_reward(store, tmp_path):
                 run(other, conversations, FakeRewardModel(drift=1e-5))
             return super().render(conversations)
 
-    run(store, conversations, Overtaken())
-    shifted = {key: reward + 1e-5 for key, reward in truth(conversations).items()}
-    assert in_store(store, conversations) == shifted
+    return run(store, words(3), Overtaken())
+
+
+def test_the_first_of_two_runs_at_once_decides_what_is_stored(store, overtaken):
+    assert in_store(store, words(3)) == {key: r + 1e-5 for key, r in truth(words(3)).items()}
     assert store.conflicts == 0
+
+
+@bug("the later run reports its own reward; run again it would report the stored one")
+def test_the_later_of_two_runs_at_once_reports_what_is_stored(store, overtaken):
+    assert rewards(overtaken) == in_store(store, words(3))

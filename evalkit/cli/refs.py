@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from evalkit.cli.shared import Context, Session, reward_model_options, tell_store
-from evalkit.errors import InputError, MissingError, listing
+from evalkit.errors import InputError, MissingError
+from evalkit.text import listing, printable
 
 
 @click.group()
@@ -52,6 +53,9 @@ def add(context: Context, /, name: str, file: str, **chosen: Any) -> None:
         licence=chosen["licence"],
         stand_in=chosen["stand_in"],
     )
+    if chosen["reward_model"]:  # refused before anything is written
+        with session.open_store() as store:
+            session.reward_model(store)
     folder = references.add(
         name,
         file,
@@ -87,10 +91,9 @@ def _cache(name: str, session: Session) -> None:
 def list_() -> None:
     """List the references of the workspace."""
     from evalkit import references
-    from evalkit.report.tables import printable
 
     workspace = _workspace()
-    for name in references.names(workspace):
+    for name in workspace.reference_names():
         about = references.describe(name, workspace)
         note = f"  ({about['stand_in']})" if about.get("stand_in") else ""
         rewards = ", ".join(about["rewards"]) or "none yet"

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from evalkit.cli.shared import Context, Session, reward_model_options, tell_store
-from evalkit.errors import InputError, MissingError, count, listing
+from evalkit.errors import InputError, MissingError
+from evalkit.text import count, listing
 
 
 @click.command()

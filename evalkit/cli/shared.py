@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.errors import InputError
+from evalkit.text import listing
 
 if TYPE_CHECKING:
     from evalkit.reward_models.spec import RewardModelSpec
@@ -92,7 +93,7 @@ class Session:
             raise InputError(
                 "no reward model is named",
                 fix=f"--reward-model NAME, or [defaults] reward_model in evalkit.toml; built in: "
-                f"{', '.join(built_ins())}",
+                f"{listing(built_ins())}",
             )
         return find_reward_model(
             name,

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from types import ModuleType
 
 from evalkit.data import Prompt, Row
-from evalkit.errors import Fault, InputError, MalformedError, did_you_mean
+from evalkit.errors import Fault, InputError, MalformedError
 from evalkit.formats import containers, conversations, instructions, native, prompts
 from evalkit.formats.fields import Fields, Record
+from evalkit.text import did_you_mean
 
 FORMATS: tuple[ModuleType, ...] = (native, instructions, conversations)
 

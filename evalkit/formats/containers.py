@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from evalkit.errors import Fault, InputError, did_you_mean
+from evalkit.errors import Fault, InputError
 from evalkit.formats import datasets
-from evalkit.formats.fields import Record, clip
+from evalkit.formats.fields import Record
 from evalkit.formats.strict_json import Decoder, ProblemError
+from evalkit.text import clip, did_you_mean
 
 Bytes = IO[bytes] | gzip.GzipFile
 
@@ -43,7 +44,7 @@ def records(source: str, faults: list[Fault]) -> Iterator[Record]:
             yield from datasets.records(source)
             return
         path = inside
-    if path.suffix == ".parquet":
+    if path.suffix == ".parquet" and path.is_file():
         yield from datasets.records(source)
         return
     with _open(path) as file:
@@ -107,6 +108,10 @@ def _lines(path: Path, file: Bytes, faults: list[Fault]) -> Iterator[Record]:
             return
         if line.isspace():
             continue
+        if number == 1 and line.strip() == b"{":
+            what = "is not JSON by itself: write one whole object a line, or a JSON array"
+            faults.append(Fault(where, "", what))
+            return
         try:
             text = line.decode("utf-8")
             value, end = decoder.decode(text, len(text) - len(text.lstrip(SPACE)))
@@ -153,6 +158,9 @@ class _Array:
             place = self._skip(end)
             if text[place : place + 1] == ",":
                 place = self._skip(place + 1)
+                if text[place : place + 1] == "]":
+                    self._fault(place, "a comma before the array's end")
+                    return
             elif text[place : place + 1] != "]":
                 self._fault(place, "neither a comma nor the array's end here: is it cut off?")
                 return

@@ -6,6 +6,7 @@ reading JSON or CSV that way would retype texts that look like dates or numbers.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from evalkit.errors import InputError, MissingError
 from evalkit.formats.fields import Record
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # Arrow's errors are among them
 HUB = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(#(?P<split>[\w.-]+))?")
 
 
@@ -36,9 +38,13 @@ def records(source: str) -> Iterator[Record]:
             f"reading {source} needs the `datasets` package",
             fix='pip install "evalkit-rm[models]"',
         ) from None
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it would say is in our errors
     loaded = _hub(source, datasets) if is_hub(source) else _local(Path(source), datasets)
-    for number, row in enumerate(_split(source, loaded), start=1):
-        yield Record(f"{source}, row {number}", row)
+    try:
+        for number, row in enumerate(_split(source, loaded), start=1):
+            yield Record(f"{source}, row {number}", row)
+    except UNREADABLE as error:
+        raise _unreadable(source, error) from None
 
 
 def _hub(source: str, datasets: Any) -> Any:
@@ -59,24 +65,26 @@ def _hub(source: str, datasets: Any) -> Any:
 
 
 def _local(path: Path, datasets: Any) -> Any:
-    if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
-        return datasets.load_from_disk(str(path))
-    if path.is_file() or any(path.rglob("*.parquet")):
-        files = str(path) if path.is_file() else None
-        try:
-            return (
-                datasets.load_dataset("parquet", data_files=files, streaming=True)
-                if files
-                else datasets.load_dataset(str(path), streaming=True)
-            )
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise InputError(
-                f"{path} is no readable data set: {str(error).splitlines()[0]}",
-                fix="check the Parquet files",
-            ) from None
-    raise InputError(
-        f"{path} is a folder without completions.jsonl, Parquet files or a saved data set",
-        fix="name a file, or a folder of Parquet files",
+    saved = any((path / name).exists() for name in ("state.json", "dataset_dict.json"))
+    if not saved and path.is_dir() and not any(path.rglob("*.parquet")):
+        raise InputError(
+            f"{path} is a folder without completions.jsonl, Parquet files or a saved data set",
+            fix="name a file, or a folder of Parquet files",
+        )
+    try:
+        if saved:
+            return datasets.load_from_disk(str(path))
+        if path.is_file():
+            return datasets.load_dataset("parquet", data_files=str(path), streaming=True)
+        return datasets.load_dataset(str(path), streaming=True)
+    except (*UNREADABLE, datasets.exceptions.DatasetsError) as error:
+        raise _unreadable(str(path), error) from None
+
+
+def _unreadable(source: str, error: BaseException) -> InputError:
+    why = str(error).splitlines() or [type(error).__name__]
+    return InputError(
+        f"{source} is no readable data set: {why[0]}", fix="check its files, or fetch it again"
     )
 
 

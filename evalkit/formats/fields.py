@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit.data import Message, Messages, Scalar
-from evalkit.errors import Fault, did_you_mean
+from evalkit.errors import Fault
+from evalkit.text import clip, did_you_mean
 
 ROLES = ("system", "user", "assistant")
-CLIP = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Fields:
         if any(turn.role == "system" for turn in found[1:]):
             self.fault(name, "has a system turn that is not the first")
             return None
-        if all(turn.role == "system" for turn in found):
+        if all(turn.role != "user" for turn in found):
             self.fault(name, "has no user turn")
             return None
         return found
@@ -114,9 +114,3 @@ class Fields:
             self.fault(f"{place}.content", f"must be text, got {clip(content)}")
             return None
         return Message(role, content)
-
-
-def clip(value: object) -> str:
-    """A value as JSON-like text, short enough for an error line."""
-    text = repr(value)
-    return text if len(text) <= CLIP else f"{text[:CLIP]}…"

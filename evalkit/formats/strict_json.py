@@ -53,13 +53,13 @@ class Decoder:
         self._problems.clear()
         try:
             value, end = self._json.raw_decode(text, start)
+            if ESCAPED_SURROGATE.search(text, start, end):
+                self._surrogates(value, "")
         except json.JSONDecodeError as error:
             column = error.pos - text.rfind("\n", 0, error.pos)
             raise ProblemError(f"is not JSON: {error.msg} (column {column})") from None
         except RecursionError:
             raise ProblemError("is nested too deeply") from None
-        if ESCAPED_SURROGATE.search(text, start, end):
-            self._surrogates(value, "")
         if self._problems:
             problem = self._problems[0]
             problem.end = end

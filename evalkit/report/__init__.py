@@ -7,8 +7,9 @@ from pathlib import Path
 
 from evalkit.compare import Comparison
 from evalkit.data import digest
-from evalkit.errors import InputError, did_you_mean
+from evalkit.errors import InputError
 from evalkit.report import document, tables
+from evalkit.text import did_you_mean
 from evalkit.workspace import slug, write_atomic
 
 

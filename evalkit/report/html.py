@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from evalkit.compare import Comparison
 from evalkit.report import plots, tables
+from evalkit.text import printable
 from evalkit.version import __version__
 
 EXAMPLES = 10
@@ -31,9 +32,9 @@ def render(comparisons: Sequence[Comparison]) -> bytes:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["visible"] = tables.printable
+    environment.filters["visible"] = printable
     environment.filters["text"] = visible_text
-    environment.filters["line"] = lambda text: tables.printable(" ".join(text.split())[:SUMMARY])
+    environment.filters["line"] = lambda text: printable(" ".join(text.split())[:SUMMARY])
     environment.filters["amount"] = lambda x: f"{x:.3f}"
     template = environment.from_string(here.joinpath("report.html.jinja").read_text("utf-8"))
     style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -59,7 +60,7 @@ def visible_text(text: str) -> Markup:
     """A text as it is, lines and tabs kept, with what would hide or reorder it made visible."""
     pieces = re.split("([\t\n])", text.replace("\r\n", "\n"))
     return Markup().join(
-        piece if i % 2 else escape(tables.printable(piece)) for i, piece in enumerate(pieces)
+        piece if i % 2 else escape(printable(piece)) for i, piece in enumerate(pieces)
     )
 
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evalkit.compare import Comparison
-from evalkit.report.tables import printable
 from evalkit.statistics.intervals import Estimate
+from evalkit.text import printable
 
 # The four Okabe-Ito colours with a contrast of at least 3 on white and on near-black, each with
 # its own marker, so that colour never carries meaning alone.

@@ -9,18 +9,12 @@ from collections.abc import Sequence
 
 from evalkit.compare import Comparison, Group
 from evalkit.statistics.intervals import Estimate
+from evalkit.text import printable
 
 UNDEFINED = "n/a"
-# C0, C1 and what reorders or hides text: shown as \u escapes, so that nothing acts on a terminal
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 HEAD = ("checkpoint", "reference", "n", "win rate", "W/T/L", "win probability", "mean reward",
         "reference mean", "margin")  # fmt: skip
-
-
-def printable(text: str) -> str:
-    r"""Text that a terminal shows and does not act on: control characters as `\uXXXX`."""
-    return UNPRINTABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
 def rate(estimate: Estimate) -> str:

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from evalkit.data import FloatArray, Messages
-from evalkit.errors import RefusedModelError, listing
+from evalkit.errors import RefusedModelError
 from evalkit.reward_models import Rendered, RewardModelMemoryError
 from evalkit.reward_models.rendering import Renderer
 from evalkit.reward_models.spec import PICKLES, RewardModelSpec
+from evalkit.text import listing
 
 
 class SequenceClassifier:
@@ -137,16 +138,19 @@ def _check(spec: RewardModelSpec) -> tuple[Any, Any]:
             native one; pickled files beside the weights; several labels; an encoder-decoder.
     """
     native, config = _native_class(spec)
-    _, info = AutoModelForSequenceClassification.from_pretrained(
-        spec.path,
-        config=config,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-        device_map="meta",
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-    )
+    try:
+        _, info = AutoModelForSequenceClassification.from_pretrained(
+            spec.path,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            device_map="meta",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (SafetensorError, OSError) as error:
+        raise _refusal(spec, [f"damaged safetensors: {error}"]) from None
     findings = {
         "unexplained tensors": info["unexpected_keys"],
         "missing tensors": info["missing_keys"],

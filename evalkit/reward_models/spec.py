@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from evalkit.data import digest
-from evalkit.errors import InputError, MissingError, RefusedModelError, did_you_mean, listing
-from evalkit.workspace import Workspace
+from evalkit.data import canonical_json, digest
+from evalkit.errors import InputError, MissingError, RefusedModelError
+from evalkit.text import did_you_mean, listing
+from evalkit.workspace import Workspace, read_toml
 
 Overlong = Literal["error", "truncate-left"]
 OVERLONG: tuple[Overlong, ...] = ("error", "truncate-left")
@@ -41,7 +41,7 @@ TOKENIZER_FILES = (
 )
 NOT_BEHAVIOUR = ("transformers_version", "_name_or_path", "name_or_path", "chat_template")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-HUB_ID = re.compile(r"(hf://)?(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
+HUB_ID = re.compile(r"(hf://)?(?P<repo>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def describe(
         InputError: A setting out of range.
     """
     config = _json(folder / "config.json")
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if not weights:
         pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
         raise RefusedModelError(
@@ -194,7 +194,7 @@ def _folder(target: str, workspace: Workspace) -> Path:
         f"reward model {target!r} not found",
         where="looked in evalkit.toml [reward_models], the built-in reward models, and for a "
         "folder of that name",
-        fix=f"known reward models: {', '.join(known)}. {did_you_mean(target, known)}".strip(),
+        fix=f"known reward models: {listing(known)}. {did_you_mean(target, known)}".strip(),
     )
 
 
@@ -244,12 +244,13 @@ def _json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_bytes())
+        canonical_json(value)  # refuses what no digest can be over, such as NaN
     except OSError:
         raise RefusedModelError(
             f"{path.parent} is no reward model: it has no {path.name}",
             fix="name the folder that holds config.json, the tokenizer and the safetensors files",
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedModelError(f"{path} is not JSON: {error}", fix="fetch it again") from None
     if not isinstance(value, dict):
         raise RefusedModelError(f"{path} is no JSON object", fix="fetch it again")
@@ -274,10 +275,14 @@ def _template(folder: Path, name: str, tokenizer_config: Mapping[str, Any]) -> s
     """The chat template that transformers would choose: the file, else the tokenizer's default."""
     path = folder / "chat_template.jinja"
     if path.exists():
-        return path.read_text("utf-8")
+        try:
+            return path.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise RefusedModelError(f"{path} is not text: {error}", fix="fetch it again") from None
     found = tokenizer_config.get("chat_template")
     if isinstance(found, list):
-        found = next((t.get("template") for t in found if t.get("name") == "default"), None)
+        named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
+        found = named.get("default")
     if not isinstance(found, str):
         raise RefusedModelError(
             f"reward model {name!r} has no chat template",
@@ -306,14 +311,18 @@ def _max_length(
         config.get("n_positions"),
         tokenizer_config.get("model_max_length"),
     ]
-    known = [int(x) for x in limits if isinstance(x, int | float) and x < 1e9]
+    # a tokenizer without a limit of its own states 1e30
+    known = [int(x) for x in limits if isinstance(x, int | float) and 1 < x < 1e9]
     if asked is None:
         if known:
             return min(known)
-        raise InputError("the model states no maximum length", fix="give one with --max-length")
+        raise InputError(
+            "the reward model states no maximum length", fix="give one with --max-length"
+        )
     if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
         raise InputError(
-            f"max_length must be an integer of at least 1, got {asked!r}", fix="mend it"
+            f"max_length must be an integer of at least 1, got {asked!r}",
+            fix="correct --max-length, or max_length in evalkit.toml",
         )
     if known and asked > min(known):
         raise InputError(
@@ -337,4 +346,4 @@ def _card_notice(folder: Path) -> str:
     path = folder / "card.toml"
     if not path.exists():
         return ""
-    return str(tomllib.loads(path.read_text("utf-8")).get("notice", ""))
+    return str(read_toml(path).get("notice", ""))

@@ -15,12 +15,13 @@ import numpy as np
 
 from evalkit import reward_models
 from evalkit.data import CompletionSet, Messages, Rewards, conversation_key
-from evalkit.errors import IntegrityError, count
+from evalkit.errors import IntegrityError
 from evalkit.reward_models import Rendered, RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring.batches import plan, score_batches, tokens_digest
 from evalkit.scoring.progress import Progress
 from evalkit.store import Pack, Store, StoredReward
+from evalkit.text import count
 
 SENTINELS = 8
 

@@ -65,6 +65,7 @@ class _Clusters(NamedTuple):
     sums: FloatArray
     sizes: FloatArray
     keys: Keys | None
+    constant: bool
 
     @property
     def value(self) -> float:
@@ -79,7 +80,7 @@ class _Clusters(NamedTuple):
         c = len(self.sums)
         if c < 2:
             return None
-        if np.ptp(self.sums / self.sizes) == 0.0:
+        if self.constant:
             return 0.0  # not the rounding error of a mean of equal numbers
         return math.sqrt(float(np.sum(self.deviations**2)) * c / (c - 1)) / float(self.sizes.sum())
 
@@ -106,12 +107,16 @@ def mean(
         seed: Recorded; also shuffles the rows for the betting interval.
 
     Returns:
-        The estimate; without rows all of it is None, and with one cluster or no variance an
-        unbounded mean has no interval.
+        The estimate; without rows all of it is None. With one cluster or no variance an unbounded
+        mean has no interval, nor a bounded one over clusters of unequal size, to which the
+        betting interval does not apply.
 
     Raises:
-        ValueError: A value that is not finite, or outside [0, 1] although bounded.
+        ValueError: A value that is not finite, or outside [0, 1] although bounded; a level
+            outside (0, 1).
     """
+    if not 0 < level < 1:
+        raise ValueError(f"the level must lie between 0 and 1, got {level}")
     if not np.all(np.isfinite(column)):
         raise ValueError("the column holds NaN or infinity; decide about those rows first")
     if bounded and len(column) and not (column.min() >= 0 and column.max() <= 1):
@@ -137,12 +142,13 @@ def mean(
 
 
 def _group(column: FloatArray, clusters: IntArray | None, keys: Keys | None) -> _Clusters:
+    constant = bool(column.min() == column.max())
     if clusters is None:
-        return _Clusters(column, np.ones(len(column)), keys)
+        return _Clusters(column, np.ones(len(column)), keys, constant)
     _, first, label = np.unique(clusters, return_index=True, return_inverse=True)
     sums = np.bincount(label, weights=column).astype(np.float64)
     sizes = np.bincount(label).astype(np.float64)
-    return _Clusters(sums, sizes, None if keys is None else keys[first])
+    return _Clusters(sums, sizes, None if keys is None else keys[first], constant)
 
 
 def _interval(
@@ -150,7 +156,7 @@ def _interval(
 ) -> tuple[Method, float | None, float | None]:
     spread = units.stderr
     if resamples and spread:
-        return ("bca", *_bca(units, level, resamples))
+        return ("bca", *_bca(units, spread, level, resamples))
     if bounded:
         value = units.value
         edge = min(value, 1 - value)
@@ -181,11 +187,12 @@ def _logistic(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def _bca(units: _Clusters, level: float, resamples: int) -> tuple[float, float]:
+def _bca(units: _Clusters, spread: float, level: float, resamples: int) -> tuple[float, float]:
     if units.keys is None:
         raise ValueError("resampling needs the keys of the rows")
     draws = bootstrap_means(units.sums, units.sizes, units.keys, resamples)
-    below = np.mean(draws < units.value) + np.mean(draws == units.value) / 2
+    equal = np.abs(draws - units.value) <= 1e-9 * spread  # up to the rounding of sums
+    below = np.mean((draws < units.value) & ~equal) + np.mean(equal) / 2
     limit = 0.5 / len(draws)
     bias = float(ndtri(np.clip(below, limit, 1 - limit)))
     deviations = units.deviations

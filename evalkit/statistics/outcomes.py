@@ -36,7 +36,8 @@ def win_probabilities(margins: FloatArray, *, temperature: float = 1.0) -> Float
     Returns:
         (N,) in [0, 1]; a margin of 0 gives exactly ½.
     """
-    return np.asarray(expit(margins / temperature), dtype=np.float64)
+    with np.errstate(over="ignore"):  # infinity is the right limit
+        return np.asarray(expit(margins / temperature), dtype=np.float64)
 
 
 def mean_by_group(values: FloatArray, group: IntArray, groups: int) -> FloatArray:

@@ -40,7 +40,7 @@ class Pack:
             self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
             self.fingerprint = str(self.manifest["fingerprint"])
             schema = self.manifest["schema"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(f"its manifest.json is unreadable: {error}") from None
         if schema != SCHEMA:
             raise self._damaged(f"it is written in {schema!r}, this evalkit reads {SCHEMA!r}")
