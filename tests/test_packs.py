@@ -89,10 +89,10 @@ DAMAGE = {
     "owner": (lambda f: edit(f, fingerprint=B.fingerprint), "does not match its checksum"),
     "half a manifest": (_manifest(b"{"), "manifest.json is unreadable"),
     "empty manifest": (_manifest(b"{}"), "manifest.json is unreadable"),
+    "manifest is a list": (_manifest(b"[]"), "manifest.json is unreadable"),
     "binary manifest": (_manifest(b"\xff"), "manifest.json is unreadable"),
 }
 TRACEBACK = {
-    "manifest is a list (TypeError)": (_manifest(b"[]"), "manifest.json is unreadable"),
     "no fingerprint (ValueError)": (lambda f: edit(f, fingerprint="none"), "damaged"),
 }
 

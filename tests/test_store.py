@@ -417,7 +417,7 @@ def _wrong_without_checksum(path: Path, truth: dict[str, StoredReward]) -> bool:
     query = "SELECT reward FROM reward WHERE reward_model_id = 1 AND conversation = ?"
     with raw(path) as db:
         for key, row in truth.items():
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
                 served = db.execute(query, (bytes.fromhex(key),)).fetchone()
                 if served not in ((row.reward,), None):
                     return True

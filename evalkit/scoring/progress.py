@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(self, tokens: int, shown: bool) -> None:  # noqa: FBT001 - the second of two
         self._tokens, self._shown = tokens, shown
-        self._rows, self._done = 0, 0
+        self._rows, self._done, self._said = 0, 0, 0
         self._start = self._told = time.monotonic()
         live = shown and sys.stderr.isatty()
         self._bar = tqdm(total=tokens, unit="tok", unit_scale=True, leave=False) if live else None
@@ -37,7 +37,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        if self._shown and self._rows:
+        if self._shown and self._rows > self._said:
             self._tell()
 
     def advance(self, rows: int, tokens: int) -> None:
@@ -53,6 +53,7 @@ class Progress:
             self._tell()
 
     def _tell(self) -> None:
+        self._said = self._rows
         seconds = max(time.monotonic() - self._start, 1e-9)
         left = (self._tokens - self._done) * seconds / max(self._done, 1)
         sys.stderr.write(
