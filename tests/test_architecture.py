@@ -23,7 +23,8 @@ FLOORS = [
     {"reward_models", "store", "formats", "pairing"},
     {"statistics", "signature", "workspace"},
     {"data"},
-    {"errors", "version"},
+    {"errors"},
+    {"text", "version"},
 ]
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "scipy", "pyarrow", "datasets", "jinja2")
 

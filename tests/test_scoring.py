@@ -24,11 +24,6 @@ SPEC = fake_spec()
 NAN, INF = float("nan"), float("inf")
 
 
-def bug(reason: str) -> pytest.MarkDecorator:
-    """A promise that the package breaks today; the test fails when it is kept: remove the mark."""
-    return pytest.mark.xfail(reason=reason, strict=True)
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store(tmp_path / "store.db") as store:
@@ -118,7 +113,7 @@ def test_new_conversations_cost_themselves_and_a_few_sentinels(store, known, new
         ("float16", 0.5, True),
         ("float16", 0.03, False),
         ("float32", -INF, True),
-        pytest.param("float32", NAN, True, marks=bug("no NaN is ever larger than the tolerance")),
+        pytest.param("float32", NAN, True),
     ],
 )
 def test_known_rewards_that_come_out_differently_stop_the_run(store, dtype, drift, refused):
@@ -159,7 +154,6 @@ def test_a_sentinel_that_cannot_be_rendered_any_more_stops_the_run(store):
     [FakeRewardModel(cap=10), FakeRewardModel(poisoned=["answer"])],
     ids=["memory", "RuntimeError"],
 )
-@bug("what the reward model raises reaches the user as a traceback")
 def test_a_sentinel_that_fails_is_an_evalkit_error(store, model):
     run(store, words(5), FakeRewardModel())
     with pytest.raises(IntegrityError):
@@ -216,7 +210,6 @@ def test_a_poisoned_conversation_is_bisected_to_and_the_rest_is_scored(store, ba
     assert model.calls <= len(batches) + 2 * 8  # 129 rows are halved eight times
 
 
-@bug("IndexError: the first line of an empty message")
 def test_a_failure_without_a_message_is_named_too(store):
     class Mute(FakeRewardModel):
         def rewards(self, batch):
@@ -339,6 +332,5 @@ def test_the_first_of_two_runs_at_once_decides_what_is_stored(store, overtaken):
     assert store.conflicts == 0
 
 
-@bug("the later run reports its own reward; run again it would report the stored one")
 def test_the_later_of_two_runs_at_once_reports_what_is_stored(store, overtaken):
     assert rewards(overtaken) == in_store(store, words(3))

@@ -16,9 +16,9 @@ import numpy as np
 from evalkit import reward_models
 from evalkit.data import CompletionSet, Messages, Rewards, conversation_key
 from evalkit.errors import IntegrityError
-from evalkit.reward_models import Rendered, RewardModel
+from evalkit.reward_models import RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.scoring.batches import plan, score_batches, tokens_digest
+from evalkit.scoring.batches import plan, score_batches
 from evalkit.scoring.progress import Progress
 from evalkit.store import Pack, Store, StoredReward
 from evalkit.text import count
@@ -106,7 +106,8 @@ def score(
                 tolerance=spec.tolerance,
                 provenance=provenance,
             )
-            fresh |= rewards
+            # another process may have been first: what the store keeps is the reward
+            fresh |= {**rewards, **store.lookup(spec.fingerprint, rewards)}
             problems |= failed
             done = [*rewards, *failed]
             progress.advance(len(done), sum(len(todo[key].ids) for key in done))
@@ -140,14 +141,13 @@ def _check_sentinels(
 ) -> None:
     """Compute a few known rewards again: swapped weights or a changed library show here."""
     keys = sorted(known)[:SENTINELS]
-    if not keys:
-        return
-    rendered = model.render([by_key[key] for key in keys])
+    rendered = dict(zip(keys, model.render([by_key[key] for key in keys]), strict=True))
+    alone = score_batches(model, rendered, [[key] for key in keys if rendered[key].ids])
+    now = {key: row for rewards, _ in alone for key, row in rewards.items()}
     moved = [
-        f"{key[:12]}: {known[key].reward!r} before, {now!r} now"
-        for key, item, now in zip(keys, rendered, _alone(model, rendered), strict=True)
-        if abs(now - known[key].reward) > spec.tolerance * max(1.0, abs(known[key].reward))
-        or tokens_digest(item.ids) != known[key].tokens_digest
+        f"{key[:12]}: {known[key].reward!r} before, {now[key].reward if key in now else None!r} now"
+        for key in keys
+        if key not in now or not _same(known[key], now[key], spec.tolerance)
     ]
     if moved:
         raise IntegrityError(
@@ -159,8 +159,9 @@ def _check_sentinels(
         )
 
 
-def _alone(model: RewardModel, rendered: Sequence[Rendered]) -> list[float]:
-    return [float(model.rewards([item.ids])[0]) if item.ids else np.nan for item in rendered]
+def _same(known: StoredReward, now: StoredReward, tolerance: float) -> bool:
+    near = abs(now.reward - known.reward) <= tolerance * max(1.0, abs(known.reward))
+    return near and now.tokens_digest == known.tokens_digest
 
 
 def _provenance(model: RewardModel, settings: RunSettings) -> dict[str, object]:

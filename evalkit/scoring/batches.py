@@ -61,10 +61,11 @@ def score_batches(
         except (RewardModelMemoryError, RuntimeError) as error:
             if len(batch) > 1:
                 if isinstance(error, RewardModelMemoryError):
-                    limit = size / 2
+                    limit = size * len(_halves(batch)[0]) / len(batch)
                 waiting.extendleft(reversed(_halves(batch)))
             else:
-                yield {}, {batch[0]: f"the reward model failed: {str(error).splitlines()[0]}"}
+                why = (str(error).splitlines() or [type(error).__name__])[0]
+                yield {}, {batch[0]: f"the reward model failed: {why}"}
             continue
         yield _sort_out(batch, found.tolist(), rendered)
 

@@ -26,6 +26,16 @@ from evalkit.store.rows import StoredReward, checksum
 APPLICATION_ID = 0x65766B31  # "evk1"
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
+EMPTY = (0, 0, 0)
+# what passes by itself or by making room: busy, locked, full, read-only, cannot open, I/O
+PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+}
 RACY_SECONDS = 2.0  # a file younger than this may still change within one time stamp
 
 
@@ -54,9 +64,9 @@ class Store:
         self._pid = os.getpid()
         self._run_id: int | None = None
         self._readers: list[sqlite3.Connection] = []
+        self.writable = self._prepare()
         with self._explained():
             self._connection = self._connect()
-        self.writable = not self._readers
 
     def close(self) -> None:
         """Close the file."""
@@ -142,24 +152,28 @@ class Store:
                 identity,
             ).fetchone()
         if known:
-            return str(known[0])
+            return bytes(known[0]).decode("ascii")
+        age = time.time() - stat.st_mtime
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if time.time() - stat.st_mtime > RACY_SECONDS:
+        if age > RACY_SECONDS:
             with self._explained(), self._transaction() as db:
                 db.execute("REPLACE INTO file_digest VALUES (?, ?, ?, ?, ?)", (*identity, found))
         return found
 
-    def _connect(self) -> sqlite3.Connection:
-        """The connection that is written to; what can only be read goes to `_readers`."""
+    def _prepare(self) -> bool:
+        """Whether the file is there, made if need be, and can be written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not self.path.exists():
                 os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
-            writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
         except OSError:
-            writable = False
-        if writable:
+            return False
+        return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+
+    def _connect(self) -> sqlite3.Connection:
+        """The connection that is written to; what can only be read goes to `_readers`."""
+        if self.writable:
             return self._open(str(self.path))
         if self.path.exists():
             self._readers.append(self._open(f"{self.path.resolve().as_uri()}?mode=ro", uri=True))
@@ -167,31 +181,32 @@ class Store:
 
     def _open(self, target: str, *, uri: bool = False) -> sqlite3.Connection:
         db = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, uri=uri)
-        db.execute("PRAGMA journal_mode = TRUNCATE") if not uri else None
-        db.execute("PRAGMA synchronous = FULL")
-        (application_id,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if not tables and not uri:
-            self._create(db)
-        elif (application_id, version) != (APPLICATION_ID, SCHEMA_VERSION):
+        db.text_factory = bytes  # damage can make text undecodable
+        try:
+            if not uri and _state(db) == EMPTY:
+                _create(db)
+            self._check(db)
+            if not uri:
+                db.execute("PRAGMA journal_mode = TRUNCATE")
+            db.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _check(self, db: sqlite3.Connection) -> None:
+        _, application_id, version = _state(db)
+        if (application_id, version) != (APPLICATION_ID, SCHEMA_VERSION):
             raise InputError(
                 f"{self.path} is no evalkit store of version {SCHEMA_VERSION}"
                 + (f" (it is version {version})" if application_id == APPLICATION_ID else ""),
                 fix="move it away, or use the evalkit that wrote it",
             )
-        return db
-
-    @staticmethod
-    def _create(db: sqlite3.Connection) -> None:
-        db.execute("BEGIN IMMEDIATE")
-        if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            schema = files("evalkit.store").joinpath("schema.sql").read_text("utf-8")
-            for statement in schema.split(";\n"):
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute("COMMIT")
+        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as pristine:
+            pristine.text_factory = bytes
+            _create(pristine)
+            if _schema(db) != _schema(pristine):
+                raise sqlite3.DatabaseError("its tables are not those evalkit makes")
 
     def _select(
         self, connection: sqlite3.Connection, fingerprint: str, keys: Iterable[str]
@@ -279,33 +294,58 @@ class Store:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection
+            self._connection.execute("COMMIT")
         except BaseException:
             # after a full disk SQLite has rolled back already
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn what SQLite says into what a user can do."""
         try:
             yield
-        except sqlite3.IntegrityError:
+        except sqlite3.IntegrityError:  # a value the schema refuses: a bug, not damage
             raise
-        except sqlite3.OperationalError as error:
-            raise MissingError(
-                f"the reward store cannot be written or read: {error}",
-                where=str(self.path),
-                fix="free disk space or stop other programs using it, then run the same command "
-                "again: finished batches are kept",
-            ) from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING:
+                raise MissingError(
+                    f"the reward store cannot be written or read: {error}",
+                    where=str(self.path),
+                    fix="free disk space or stop other programs using it, then run the same "
+                    "command again: finished batches are kept",
+                ) from None
             raise IntegrityError(
                 f"the reward store is damaged: {error}",
                 where=str(self.path),
                 fix="move it away: rewards in packs are served, the others are scored again",
             ) from None
+
+
+def _state(db: sqlite3.Connection) -> tuple[int, int, int]:
+    """How many tables, application id and version, in one look: another process may create them."""
+    row = db.execute(
+        "SELECT (SELECT count(*) FROM sqlite_schema), "
+        "(SELECT application_id FROM pragma_application_id), "
+        "(SELECT user_version FROM pragma_user_version)"
+    ).fetchone()
+    return (int(row[0]), int(row[1]), int(row[2]))
+
+
+def _create(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    if _state(db) == EMPTY:
+        schema = files("evalkit.store").joinpath("schema.sql").read_text("utf-8")
+        for statement in schema.split(";\n"):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.execute("COMMIT")
+
+
+def _schema(db: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
+    return db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
 
 
 def _decode(key: str, values: Sequence[object]) -> StoredReward | None:

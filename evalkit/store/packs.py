@@ -38,7 +38,7 @@ class Pack:
         self.folder = folder
         try:
             self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
-            self.fingerprint = str(self.manifest["fingerprint"])
+            self.fingerprint = bytes.fromhex(self.manifest["fingerprint"]).hex()
             schema = self.manifest["schema"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(f"its manifest.json is unreadable: {error}") from None

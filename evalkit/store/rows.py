@@ -32,7 +32,7 @@ def checksum(fingerprint: str, row: StoredReward) -> bytes:
         [
             bytes.fromhex(fingerprint),
             bytes.fromhex(row.conversation),
-            struct.pack("<dqq", row.reward, row.tokens, row.cut),
+            struct.pack("<dqq", row.reward + 0.0, row.tokens, row.cut),  # SQLite knows no -0.0
             bytes.fromhex(row.tokens_digest),
         ]
     )
