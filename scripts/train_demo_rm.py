@@ -348,7 +348,7 @@ def build_tokenizer(train: Material) -> PreTrainedTokenizerFast:
         eos_token="<|end|>",
         pad_token="<|pad|>",
         additional_special_tokens=SPECIAL[3:],
-        model_max_length=2048,
+        model_max_length=8192,
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
@@ -380,7 +380,7 @@ def build_model(
         intermediate_size=384,
         num_hidden_layers=4,
         num_attention_heads=4,
-        max_position_embeddings=2048,
+        max_position_embeddings=8192,
         num_labels=1,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

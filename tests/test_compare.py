@@ -115,9 +115,9 @@ def test_unmatched_prompts_are_refused_before_anything_is_scored(run, tmp_path):
 
 
 def test_a_completion_without_a_reward_stops_the_comparison_or_is_left_out_by_name(run, tmp_path):
-    a = write(tmp_path / "a.jsonl", {"p": ["x"], "q": ["word " * 5000]})
+    a = write(tmp_path / "a.jsonl", {"p": ["x"], "q": ["word " * 9000]})
     b = write(tmp_path / "b.jsonl", {"p": ["y"], "q": ["z"]})
-    with pytest.raises(MissingError, match="more than the 2048 allowed"):
+    with pytest.raises(MissingError, match="more than the 8192 allowed"):
         run(a, b)
     found = run(a, b, missing="drop")
     assert found.overall.n == 1

@@ -36,7 +36,7 @@ def accuracy(pairs):
     sides = [side for pair in pairs for side in pair.sides()]
     ids = [item.ids for item in model.render([tuple(Message(**m) for m in side) for side in sides])]
     rewards = np.empty(len(ids))
-    for batch in plan({str(i): len(row) for i, row in enumerate(ids)}, 16384):
+    for batch in plan({str(i): len(row) for i, row in enumerate(ids)}, 2048):
         rows = [int(key) for key in batch]
         rewards[rows] = model.rewards([ids[row] for row in rows])
     margins = rewards[::2] - rewards[1::2]

@@ -47,9 +47,7 @@ def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--batch-tokens",
             type=click.IntRange(min=1),
-            default=16384,
-            show_default=True,
-            help="Padded tokens per batch.",
+            help="Padded tokens per batch. [2048 on a CPU, else 16384]",
         ),
     ]
     for option in reversed(options):

@@ -116,8 +116,12 @@ def load(
             local_files_only=True,
             **options,
         )
+        # the length is checked by the renderer; the tokenizer would only warn on the terminal
         tokenizer = AutoTokenizer.from_pretrained(
-            spec.path, trust_remote_code=False, local_files_only=True
+            spec.path,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_max_length=int(1e30),
         )
     model.eval()
     return SequenceClassifier(spec, model, tokenizer)

@@ -62,7 +62,7 @@ def main() -> None:
     by_key = {str(i): row for i, row in enumerate(ids)}
     sorted_batches = [
         [by_key[key] for key in batch]
-        for batch in plan({key: len(row) for key, row in by_key.items()}, 16384)
+        for batch in plan({key: len(row) for key, row in by_key.items()}, 2048)
     ]
     variants: dict[str, list[list[list[int]]]] = {
         "one at a time": list(in_order(ids, 1)),
