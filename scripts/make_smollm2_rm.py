@@ -4,7 +4,7 @@ The trunk is the one that scripts/smollm2.py writes, untouched. The head is a Br
 logistic regression with ridge on the last token's features of HH-RLHF harmless-base pairs (MIT).
 The tokenizer stays as it is, so pad and eos are one token, `<|im_end|>`.
 
-    python scripts/make_smollm2_rm.py --smollm2 /tmp/smollm2 --out /tmp/smollm2-rm
+    python scripts/make_smollm2_rm.py --smollm2 .evalkit/smollm2 --out .evalkit/smollm2-rm
 """
 
 import argparse
@@ -52,9 +52,9 @@ def fit(margins: torch.Tensor, ridge: float) -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data"))
-    parser.add_argument("--smollm2", type=Path, default=Path("/tmp/smollm2"))
-    parser.add_argument("--out", type=Path, default=Path("/tmp/smollm2-rm"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--smollm2", type=Path, default=Path(".evalkit/smollm2"))
+    parser.add_argument("--out", type=Path, default=Path(".evalkit/smollm2-rm"))
     parser.add_argument("--train-pairs", type=int, default=500)
     parser.add_argument("--test-pairs", type=int, default=150)
     parser.add_argument("--threads", type=int, default=2)

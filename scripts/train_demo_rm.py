@@ -13,7 +13,7 @@ Held out, never trained on: every HH conversation whose first human turn, and ev
 prompt whose topic, falls into the fifth that `held_out` marks by a hash; all of LLMBar Natural.
 These pairs are written to `--heldout`, for measuring, never to the repository.
 
-    python scripts/train_demo_rm.py --smollm2 /tmp/smollm2 --out evalkit/reward_models/demo-rm
+    python scripts/train_demo_rm.py --smollm2 .evalkit/smollm2 --out evalkit/reward_models/demo-rm
 """
 
 import argparse
@@ -176,6 +176,7 @@ def composed_samples(cache: Path, smollm2: Path, seed: int) -> list[dict]:
                 rows, sample(model, tokenizer, prompts, settings, seed), strict=True
             ):
                 row[name] = text
+        cache.parent.mkdir(parents=True, exist_ok=True)
         cache.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return [json.loads(line) for line in cache.read_text("utf-8").splitlines()]
 
@@ -519,10 +520,10 @@ def write_pairs(folder: Path, name: str, pairs: list[Pair]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data"))
-    parser.add_argument("--smollm2", type=Path, default=Path("/tmp/smollm2"))
-    parser.add_argument("--samples", type=Path, default=Path("/tmp/demo-rm-samples.jsonl"))
-    parser.add_argument("--heldout", type=Path, default=Path("/tmp/demo-rm-heldout"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--smollm2", type=Path, default=Path(".evalkit/smollm2"))
+    parser.add_argument("--samples", type=Path, default=Path(".evalkit/demo-rm-samples.jsonl"))
+    parser.add_argument("--heldout", type=Path, default=Path(".evalkit/demo-rm-heldout"))
     parser.add_argument("--out", type=Path, default=Path("evalkit/reward_models/demo-rm"))
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=SEED)
