@@ -133,6 +133,7 @@ BAD_VALUES = [
 def test_the_schema_itself_refuses_bad_values_which_insert_or_ignore_would_swallow(
     store, path, column, value
 ):
+    add(store, [])
     values = [*{**COLUMNS, column: value}.values()]
     plain = "INTO reward VALUES (?,?,?,?,?,?,?,?)"
     upsert = f"INSERT {plain} ON CONFLICT(reward_model_id, conversation) DO NOTHING"
@@ -154,10 +155,18 @@ def test_a_store_is_not_used_across_a_fork(store, monkeypatch):
 # The file
 
 
+def test_nothing_is_on_disk_before_there_is_a_reward_to_keep(path, weights):
+    with Store(path) as store:
+        store.file_digest(weights)
+        assert known(store, [stored(1)]) == []
+    assert not path.parent.exists()
+
+
 def test_file_and_folder_are_private_whatever_the_umask(path):
     before = os.umask(0)
     try:
-        Store(path).close()
+        with Store(path) as store:
+            add(store, [stored(1)])
     finally:
         os.umask(before)
     modes = [stat.S_IMODE(p.stat().st_mode) for p in (path, path.parent)]
@@ -173,6 +182,7 @@ def test_the_file_is_in_rollback_mode_with_full_syncs(store, path):
 
 
 def test_a_writer_waits_for_another_one(store, path):
+    add(store, [])
     with raw(path) as other:
         other.execute("BEGIN IMMEDIATE")
         release = threading.Timer(0.3, other.execute, ["COMMIT"])
@@ -185,8 +195,9 @@ def test_a_writer_waits_for_another_one(store, path):
 
 def test_a_commit_that_fails_leaves_no_transaction_open(path, monkeypatch):
     monkeypatch.setattr("evalkit.store.live.BUSY_SECONDS", 0.05)
-    with Store(path) as store, raw(path) as other:
+    with Store(path) as store:
         add(store, [stored(1), stored(2)], A)
+    with Store(path) as store, raw(path) as other:
         reader = other.execute("SELECT * FROM reward")
         reader.fetchone()  # one of two: it still holds its lock
         with pytest.raises(MissingError, match="database is locked"):
@@ -526,6 +537,7 @@ def _no_hashing(*_: object) -> None:
 def test_the_digest_of_an_unchanged_file_is_remembered_across_runs(path, weights, monkeypatch):
     with Store(path) as store:
         first = store.file_digest(weights)
+        add(store, [])
     monkeypatch.setattr("hashlib.file_digest", _no_hashing)
     with Store(path) as store:
         assert store.file_digest(weights) == first

@@ -76,9 +76,8 @@ class SequenceClassifier:
             return logits.float().squeeze(-1)
         hidden = self._trunk(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         last = mask.sum(dim=1) - 1
-        rewards: torch.Tensor = self._head(
-            hidden[torch.arange(len(ids)), last.to(hidden.device)].float()
-        )
+        rows = torch.arange(len(ids), device=hidden.device)
+        rewards: torch.Tensor = self._head(hidden[rows, last.to(hidden.device)].float())
         return rewards.squeeze(-1)
 
 

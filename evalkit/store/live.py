@@ -42,10 +42,11 @@ RACY_SECONDS = 2.0  # a file younger than this may still change within one time 
 class Store:
     """Rewards by (reward-model fingerprint, conversation key); first write wins.
 
-    If the folder is not writable, known rewards are served and new ones last for this process.
+    The file is made when there is a reward to keep, so that a refused command leaves nothing. If
+    it cannot be written, known rewards are served and new ones last for this process.
 
     Args:
-        path: The SQLite file; created with its folder if absent.
+        path: The SQLite file.
 
     Attributes:
         damaged: Rows whose checksum failed: treated as unknown, so that they are scored again.
@@ -64,7 +65,8 @@ class Store:
         self._pid = os.getpid()
         self._run_id: int | None = None
         self._readers: list[sqlite3.Connection] = []
-        self.writable = self._prepare()
+        self.writable = _writable(path)
+        self._unmade = self.writable and not path.exists()
         with self._explained():
             self._connection = self._connect()
 
@@ -122,6 +124,7 @@ class Store:
                 is recorded as a conflict.
             provenance: How this run scores.
         """
+        self._make()
         with self._explained(), self._transaction() as db:
             db.execute(
                 "INSERT INTO reward_model(fingerprint, manifest) VALUES (?, ?) "
@@ -161,19 +164,28 @@ class Store:
                 db.execute("REPLACE INTO file_digest VALUES (?, ?, ?, ?, ?)", (*identity, found))
         return found
 
-    def _prepare(self) -> bool:
-        """Whether the file is there, made if need be, and can be written."""
+    def _make(self) -> None:
+        """Make the file, and move there what is remembered so far: digests of files."""
+        if not self._unmade:
+            return
+        self._unmade = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if not self.path.exists():
-                os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError:
-            return False
-        return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+            self.writable = False
+            return
+        self._connection.text_factory = str  # what is in memory is undamaged
+        digests = self._connection.execute("SELECT * FROM file_digest").fetchall()
+        self._connection.close()
+        with self._explained():
+            self._connection = self._open(str(self.path))
+            with self._transaction() as db:
+                db.executemany("REPLACE INTO file_digest VALUES (?, ?, ?, ?, ?)", digests)
 
     def _connect(self) -> sqlite3.Connection:
         """The connection that is written to; what can only be read goes to `_readers`."""
-        if self.writable:
+        if self.writable and not self._unmade:
             return self._open(str(self.path))
         if self.path.exists():
             self._readers.append(self._open(f"{self.path.resolve().as_uri()}?mode=ro", uri=True))
@@ -321,6 +333,13 @@ class Store:
                 where=str(self.path),
                 fix="move it away: rewards in packs are served, the others are scored again",
             ) from None
+
+
+def _writable(path: Path) -> bool:
+    """Whether the file can be written, or made."""
+    there = [path, path.parent] if path.exists() else []
+    made = next(folder for folder in path.resolve().parents if folder.is_dir())
+    return all(os.access(place, os.W_OK) for place in there or [made])
 
 
 def _state(db: sqlite3.Connection) -> tuple[int, int, int]:
