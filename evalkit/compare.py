@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,12 @@ from evalkit.errors import InputError
 from evalkit.pairing import Missing, PairedTable, TieRule, match, pair
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, rewards_of, score
-from evalkit.sets import check_names, read_prompts, read_sets
+from evalkit.sets import NamedSet, check_names, read_prompts, read_sets
 from evalkit.signature import Signature
 from evalkit.statistics.intervals import Estimate, mean
 from evalkit.statistics.resampling import Keys
 from evalkit.store import Store
+from evalkit.text import count, listing
 from evalkit.version import __version__
 from evalkit.workspace import Workspace
 
@@ -34,12 +35,12 @@ class Options:
     """Every choice of `compare` that can move a number.
 
     Attributes:
-        benchmark: Whose prompts must all be answered; if None, the sets decide.
+        benchmark: Whose prompts must all be answered; if None, the one the references answer.
         ties: The tie rule.
         missing: What to do about prompts that cannot be paired.
         level: Nominal coverage of the intervals, in (0, 1).
         resamples: Keyed bootstrap draws for BCa intervals; 0 for analytic ones.
-        seed: Of the draws and of the betting interval's order.
+        seed: Of the draws.
     """
 
     benchmark: str | None = None
@@ -108,7 +109,6 @@ class Comparison:
         subsets: Subset -> the same, in alphabetical order; empty if no prompt names one.
         worst_case: Win rate if every prompt left out were lost, and if it were won; None if none
             was left out.
-        truncated: Completions that lost tokens.
         notices: What a reader must know: stand-ins, models for trying out, rows left out.
         signature: Every choice that can move the numbers.
     """
@@ -120,7 +120,6 @@ class Comparison:
     overall: Group
     subsets: Mapping[str, Group]
     worst_case: tuple[float, float] | None
-    truncated: int
     notices: tuple[str, ...]
     signature: Signature
 
@@ -153,6 +152,10 @@ class Comparison:
                     "wins": group.wins,
                     "ties": group.ties,
                     "losses": group.losses,
+                    "left_out": len(self.table.unmatched),
+                    "truncated": self.table.truncated,
+                    "notices": "; ".join(self.notices),
+                    "signature": str(self.signature),
                 }
 
     def examples(self, most: int) -> tuple[list[Example], list[Example]]:
@@ -205,14 +208,15 @@ def compare(
         MissingError: A reward model that is not here, or completions without a reward.
     """
     options = options or Options()
-    left = read_sets(checkpoints, "checkpoint", workspace, options.benchmark)
     right = read_sets(references, "reference", workspace, options.benchmark)
+    options = _with_benchmark(options, right)
+    left = read_sets(checkpoints, "checkpoint", workspace, options.benchmark)
     check_names([*left, *right])
     expected = read_prompts(options.benchmark, workspace).values()
     for model, ref in product(left, right):
         match(model.completions, ref.completions, missing=options.missing, expected=expected)
     conversations = [c for found in (*left, *right) for c in found.completions.conversations()]
-    packs = [pack for found in right for pack in found.packs()]
+    packs = [pack for found in (*left, *right) for pack in found.packs()]
     scored = score(reward_model, conversations, store, packs=packs, settings=settings)
     sides = [
         [(s.completions, rewards_of(s.completions, scored)) for s in side] for side in (left, right)
@@ -220,6 +224,14 @@ def compare(
     return [
         _compare_pair(model, ref, reward_model, options, expected) for model, ref in product(*sides)
     ]
+
+
+def _with_benchmark(options: Options, references: Sequence[NamedSet]) -> Options:
+    """The options with the benchmark the references answer, where none is asked for."""
+    named = {found.source.benchmark for found in references}
+    if options.benchmark is None and len(named) == 1:
+        return replace(options, benchmark=named.pop())
+    return options
 
 
 def _compare_pair(
@@ -235,7 +247,6 @@ def _compare_pair(
     keys = table.resample_keys(options.seed)
     everything = np.arange(len(table.prompt_id))
     names = sorted(set(table.subset.tolist()) - {""})
-    truncated = sum(int(np.count_nonzero(rewards.cut)) for _, rewards in (checkpoint, reference))
     return Comparison(
         checkpoint=checkpoint[0],
         reference=reference[0],
@@ -244,8 +255,7 @@ def _compare_pair(
         overall=_group(table, everything, keys, options),
         subsets={name: _group(table, table.rows(name), keys, options) for name in names},
         worst_case=_worst_case(table),
-        truncated=truncated,
-        notices=_notices(checkpoint[0], reference[0], reward_model, table, truncated),
+        notices=_notices(checkpoint[0], reference[0], reward_model, table),
         signature=_signature(checkpoint[0], reference[0], reward_model, table, options),
     )
 
@@ -294,18 +304,19 @@ def _notices(
     reference: CompletionSet,
     reward_model: RewardModelSpec,
     table: PairedTable,
-    truncated: int,
 ) -> tuple[str, ...]:
     notices = [reference.notice, checkpoint.notice, reward_model.notice]
-    if left_out := len(table.unmatched):
-        notices.append(f"{left_out} of {left_out + len(table.prompt_id)} prompts are left out")
+    if left_out := sorted(table.unmatched.prompt_ids):
+        n = len(left_out) + len(table.prompt_id)
+        notices.append(f"{len(left_out)} of {n} prompts are left out: {listing(left_out)}")
+    kept = set(table.prompt_id.tolist())
     notices += [
-        f"{completions.name}: {empty} empty completions are scored as they are"
-        for completions in (checkpoint, reference)
-        if (empty := sum(answers.count("") for answers in completions.completions))
+        f"{side.name}: {count(empty, 'empty completion')} scored as it is"
+        for side in (checkpoint, reference)
+        if (empty := sum(c == "" for p, c in side.answers() if p.prompt_id in kept))
     ]
-    if truncated:
-        notices.append(f"{truncated} completions were scored with tokens cut off")
+    if table.truncated:
+        notices.append(f"{count(table.truncated, 'completion')} scored with tokens cut off")
     if reward_model.dtype != "float32":
         notices.append(
             f"rewards are computed in {reward_model.dtype}: margins below about "

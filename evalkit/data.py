@@ -110,17 +110,22 @@ class CompletionSet:
     source: str = ""
     notice: str = ""
 
+    def answers(self) -> Iterator[tuple[Prompt, str]]:
+        """Every prompt with each of its completions, in order: N = ΣK_p pairs."""
+        for prompt, completions in zip(self.prompts, self.completions, strict=True):
+            for completion in completions:
+                yield prompt, completion
+
     def conversations(self) -> Iterator[Messages]:
-        """Every prompt with each of its completions, in order: N = ΣK_p conversations."""
-        for prompt, answers in zip(self.prompts, self.completions, strict=True):
-            for answer in answers:
-                yield (*prompt.messages, Message("assistant", answer))
+        """The same as whole conversations."""
+        for prompt, completion in self.answers():
+            yield (*prompt.messages, Message("assistant", completion))
 
     @cached_property
     def digest(self) -> str:
         """Identity of the prompts and completions, whatever their order in the file."""
         rows = sorted(
-            (p.prompt_id, p.messages, c)
+            (p.prompt_id, p.messages, p.subset, c)
             for p, c in zip(self.prompts, self.completions, strict=True)
         )
         return digest("completions", rows)
@@ -185,11 +190,9 @@ def completion_set(
         prompt = prompt_of(row, prompts or {}, faults)
         if prompt is None:
             continue
-        first = found.setdefault(prompt.prompt_id, prompt)
-        if first.messages != prompt.messages:
-            faults.append(
-                Fault(row.where, "id", f"{prompt.prompt_id!r} is given to two different prompts")
-            )
+        if found.setdefault(prompt.prompt_id, prompt) != prompt:
+            what = f"{prompt.prompt_id!r} is given to two different prompts or subsets"
+            faults.append(Fault(row.where, "id", what))
             continue
         known = answers.setdefault(prompt.prompt_id, {})
         following = max(known, default=-1) + 1 if row.id is None else 0
@@ -207,7 +210,9 @@ def completion_set(
         raise MalformedError(
             source or name,
             faults,
-            fix='give each prompt one "prompt_id" and each of its completions its own "index"',
+            fix="a prompt has one id, one subset and the messages of its benchmark, if it has one; "
+            'each of its completions has its own "index"; rows without "messages" need a benchmark '
+            "(-b NAME)",
         )
     repeated = f"{name}: {count(repeats, 'exact repeat')} read once" if repeats else ""
     return CompletionSet(
@@ -225,7 +230,7 @@ def prompt_of(row: Row, prompts: Mapping[str, Prompt], faults: list[Fault]) -> P
 
     Args:
         row: The row.
-        prompts: The benchmark's prompts by id.
+        prompts: The benchmark's prompts by id, and by `default_prompt_id` for rows without one.
         faults: Where to add what is wrong.
 
     Returns:
@@ -243,8 +248,14 @@ def prompt_of(row: Row, prompts: Mapping[str, Prompt], faults: list[Fault]) -> P
         return prompt
     prompt_id = default_prompt_id(row.messages) if row.id is None else str(row.id)
     known = prompts.get(prompt_id)
-    if known is not None and known.messages != row.messages:
+    if known is None:
+        return Prompt(prompt_id, row.messages, row.subset)
+    if known.messages != row.messages:
         what = f"of prompt {prompt_id!r} differ from the benchmark's"
         faults.append(Fault(row.where, "messages", what))
         return None
-    return Prompt(prompt_id, row.messages, row.subset or (known.subset if known else ""))
+    if row.subset not in {"", known.subset}:
+        what = f"of prompt {prompt_id!r} is {known.subset!r} in the benchmark"
+        faults.append(Fault(row.where, "subset", what))
+        return None
+    return known

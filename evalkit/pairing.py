@@ -53,9 +53,13 @@ class Unmatched:
     missing_in_reference: tuple[str, ...] = ()
     unscored: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def prompt_ids(self) -> set[str]:
+        """All of them."""
+        return {*self.missing_in_checkpoint, *self.missing_in_reference, *self.unscored}
+
     def __len__(self) -> int:
-        left_out = {*self.missing_in_checkpoint, *self.missing_in_reference, *self.unscored}
-        return len(left_out)
+        return len(self.prompt_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class PairedTable:
         probability: (P,) mean win probability over the same pairs, in [0, 1].
         checkpoint_tokens: (P,) mean tokens of the conversations, template included.
         reference_tokens: (P,) likewise.
+        truncated: Completions of these prompts that lost tokens.
         unmatched: The prompts left out.
     """
 
@@ -83,6 +88,7 @@ class PairedTable:
     probability: FloatArray
     checkpoint_tokens: FloatArray
     reference_tokens: FloatArray
+    truncated: int
     unmatched: Unmatched
 
     @property
@@ -153,12 +159,7 @@ def pair(
     unmatched = _unmatched(checkpoint, reference, prompts)
     if missing == "error" and unmatched.unscored:
         raise _unscored(unmatched, prompts)
-    left_out = {
-        *unmatched.missing_in_checkpoint,
-        *unmatched.missing_in_reference,
-        *unmatched.unscored,
-    }
-    kept = sorted(prompts.keys() - left_out)
+    kept = sorted(prompts.keys() - unmatched.prompt_ids)
     if not kept:
         raise InputError(
             f"{checkpoint[0].name!r} and {reference[0].name!r} have no scored prompt in common",
@@ -194,7 +195,7 @@ def match(
         for prompt_id in _absent(completions, prompts)
     ]
     if absent and missing == "error":
-        lines = [f"{name}: {_name(prompts[prompt_id])}" for name, prompt_id in absent]
+        lines = [f"{name} lacks {_name(prompts[prompt_id])}" for name, prompt_id in absent]
         n = len({prompt_id for _, prompt_id in absent})
         raise InputError(
             f"{count(n, 'prompt')} without a completion on one side",
@@ -286,6 +287,10 @@ def _table(
         probability=mean_by_group(win_probabilities(margins), prompt, n),
         checkpoint_tokens=per_prompt(checkpoint[1].tokens[left], left_sizes),
         reference_tokens=per_prompt(reference[1].tokens[right], right_sizes),
+        truncated=sum(
+            int(np.count_nonzero(rewards.cut[rows]))
+            for rewards, rows in ((checkpoint[1], left), (reference[1], right))
+        ),
         unmatched=unmatched,
     )
     for column in table.columns().values():

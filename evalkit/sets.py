@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from evalkit import formats
-from evalkit.data import CompletionSet, Prompt, Row, completion_set
-from evalkit.errors import InputError
+from evalkit.data import CompletionSet, Prompt, Row, completion_set, default_prompt_id
+from evalkit.errors import InputError, IntegrityError
 from evalkit.store import Pack, find_packs
 from evalkit.workspace import Role, SetSource, Workspace
 
@@ -20,7 +21,7 @@ class NamedSet(NamedTuple):
 
     def packs(self) -> list[Pack]:
         """The packs of rewards that lie beside it."""
-        return list(find_packs(self.source.folder)) if self.source.folder else []
+        return packs_of(self.source)
 
 
 class NamedRows(NamedTuple):
@@ -29,6 +30,11 @@ class NamedRows(NamedTuple):
     rows: list[Row]
     prompts: dict[str, Prompt]
     source: SetSource
+
+
+def packs_of(source: SetSource) -> list[Pack]:
+    """The packs of rewards that lie beside a set."""
+    return list(find_packs(source.folder)) if source.folder else []
 
 
 def read_rows(
@@ -51,11 +57,15 @@ def read_rows(
     named = benchmark or source.benchmark
     if named is None and any(row.messages is None for row in rows):
         named = workspace.default("benchmark")
-    return NamedRows(rows, read_prompts(named, workspace), source)
+    return NamedRows(rows, _by_any_id(read_prompts(named, workspace)), source)
 
 
 def read_set(spec: str, role: Role, workspace: Workspace, benchmark: str | None = None) -> NamedSet:
-    """Read a completion set; arguments and errors as for `read_rows`."""
+    """Read a completion set; arguments and errors as for `read_rows`.
+
+    Raises:
+        IntegrityError: A reference whose completions are not those of its manifest.
+    """
     rows, prompts, source = read_rows(spec, role, workspace, benchmark)
     completions = completion_set(
         source.name,
@@ -65,6 +75,12 @@ def read_set(spec: str, role: Role, workspace: Workspace, benchmark: str | None 
         source=source.path,
         notice=source.notice,
     )
+    if source.manifest and source.manifest["digest"] != completions.digest:
+        raise IntegrityError(
+            f"the completions of {source.name!r} are not those its manifest was written for",
+            where=source.path,
+            fix="restore them, or add the reference again with --replace",
+        )
     return NamedSet(completions, source)
 
 
@@ -88,17 +104,24 @@ def read_prompts(benchmark: str | None, workspace: Workspace) -> dict[str, Promp
     return formats.read_prompts(str(workspace.benchmark_prompts(benchmark)))
 
 
+def _by_any_id(prompts: Mapping[str, Prompt]) -> dict[str, Prompt]:
+    """The prompts by their own id and by that of their messages, for rows that have no id."""
+    by_messages = {default_prompt_id(p.messages): p for p in prompts.values()}
+    return {**by_messages, **prompts}
+
+
 def check_names(sets: Sequence[NamedSet]) -> None:
     """Refuse two different inputs under one name: no output could tell them apart.
 
     Raises:
         InputError: Naming both.
     """
-    paths: dict[str, str] = {}
+    paths: dict[str, Path] = {}
     for completions, source in sets:
-        if paths.setdefault(completions.name, source.path) != source.path:
+        path = Path(source.path).resolve()
+        if paths.setdefault(completions.name, path) != path:
             raise InputError(
                 f"two inputs are called {completions.name!r}",
-                where=f"{paths[completions.name]} and {source.path}",
+                where=f"{paths[completions.name]} and {path}",
                 fix="rename one, or give it a name in evalkit.toml",
             )

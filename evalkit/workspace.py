@@ -191,7 +191,9 @@ class Workspace:
                 where=str(self.root / CONFIG),
                 fix=f'add path = "answers.jsonl" below [{table}.{name}]',
             )
-        found = self._from_path(self.root / entry["path"])
+        path = str(entry["path"])
+        hub = SetSource(name=name, path=path)
+        found = hub if path.startswith("hf://") else self._from_path(self.root / path)
         return SetSource(
             name=name,
             path=found.path,
@@ -204,6 +206,9 @@ class Workspace:
 
     def _from_path(self, path: Path) -> SetSource:
         resolved = path.resolve()
+        str(resolved).encode()  # a name that is not text could not be written into any output
+        if path.name == "completions.jsonl" and (path.parent / "manifest.json").is_file():
+            return self._from_path(path.parent)
         if (path / "manifest.json").is_file():
             manifest = read_manifest(path)
             return SetSource(
@@ -286,6 +291,8 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         InputError: The folder does not exist or cannot be written to.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot write {path}: it is no regular file", fix="name another file")
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
     except OSError as error:

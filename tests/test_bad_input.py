@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from evalkit import cli
+from evalkit.data import CompletionSet, Message, Prompt
 
 ROWS = '{"instruction": "Why?", "output": "B"}\n{"instruction": "How?", "output": "S"}\n'
 ROW = ROWS.splitlines()[0]
@@ -27,6 +28,11 @@ MODEL = {
 }
 TOML = '[defaults]\nreward_model = "fake"\n[reward_models.fake]\nmodel = "rm"\n'
 MANIFEST = "reference_cache/refs_one/manifest.json"
+DIGEST = CompletionSet(
+    "refs_one",
+    tuple(Prompt(i, (Message("user", f"Ask {i}"),)) for i in ("p1", "p2")),
+    (("One.",), ("Two.",)),
+).digest
 SIDECAR = "benchmarks/bench/completions/ckpt_10.toml"
 WORKSPACE = {
     "evalkit.toml": TOML,
@@ -39,7 +45,7 @@ WORKSPACE = {
             "benchmark": "bench",
             "prompts": 2,
             "completions": 2,
-            "digest": "0",
+            "digest": DIGEST,
         }
     ),
     "reference_cache/refs_one/completions.jsonl": ANSWERS,
@@ -232,8 +238,9 @@ OTHER = [
          "two inputs are called 'good' | other/good.jsonl", {"other/good.jsonl": ROWS}),
     Case("no-prompt-in-common", "compare --model good.jsonl --ref refs_one",
          "4 prompts without a completion | p1 | --missing drop", {}),
-    Case("prompts-differ", "compare --model a.jsonl --ref refs_one", "'a' | p1",
-         {"a.jsonl": native(prompt_id="p1", messages=turns("user"))}, 5),
+    Case("prompts-differ", "compare --model a.jsonl --ref refs_one",
+         "a.jsonl:1 | 'messages' of prompt 'p1' differ | of its",
+         {"a.jsonl": native(prompt_id="p1", messages=turns("user"))}),
     Case("prompt-repeated", "score ckpt_10", "prompts.jsonl:3 | 'prompt_id' | repeated",
          {"benchmarks/bench/prompts.jsonl": PROMPTS + PROMPTS}),
     Case("sidecar-malformed", "score ckpt_10", "ckpt_10.toml | line 2",
@@ -242,10 +249,11 @@ OTHER = [
     Case("manifest-damaged", "compare --model good.jsonl --ref refs_one", "manifest.json | again",
          {MANIFEST: "{"}, 5),
     Case("manifest-array", "refs show refs_one", "manifest.json | again", {MANIFEST: "[]"}, 5),
-    Case("manifest-empty", "refs list", "manifest.json", {MANIFEST: '{"benchmark": "bench"}'}, 5),
+    Case("manifest-empty", "refs show refs_one", "manifest.json", {MANIFEST: '{"name": "x"}'}, 5),
     Case("pack-manifest-array", "refs show refs_one", "manifest.json | delete this folder",
          {"reference_cache/refs_one/rewards/ab/manifest.json": "[]"}, 5),
-    Case("completions-edited", "refs verify refs_one", "refs_one | --replace", {}, 5),
+    Case("completions-edited", "refs verify refs_one", "refs_one | --replace",
+         {"reference_cache/refs_one/completions.jsonl": ANSWERS.replace("One", "Won")}, 5),
     Case("name-taken", "refs add refs_one good.jsonl", "'refs_one' | --replace", {}),
     Case("name-outside", "refs add ../x good.jsonl", "'../x' | letters, digits", {}),
     Case("name-hidden", "refs add .x good.jsonl", "'.x' | letters, digits", {}),
@@ -359,7 +367,7 @@ def test_bad_input_is_refused_with_place_and_fix_and_nothing_is_written(workspac
     [
         ("score bad.jsonl", 2, "bad.jsonl:1: is not JSON"),
         ("compare --model ckpt_10 --ref nonsuch", 2, "reference 'nonsuch' not found"),
-        ("refs verify refs_one", 5, "with --replace"),
+        ("refs verify refs_two", 2, "known references: refs_one"),
         ("score bad.parquet", 2, "bad.parquet"),
     ],
 )

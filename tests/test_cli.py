@@ -82,10 +82,48 @@ def test_a_second_run_gives_the_same_bytes_without_torch(first_run):
     assert second.stdout == first.stdout
 
 
-def test_a_reference_is_scored_once_and_its_pack_travels(tmp_path):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("compare", "--model", "gpt4_refs", "--ref", "gpt4_refs", "--no-report"),
+        ("score", "gpt4_refs", "-o", "scores.jsonl"),
+    ],
+    ids=["compare", "score"],
+)
+def test_a_reference_is_scored_once_and_its_pack_travels(tmp_path, command):
     folder = copy_workspace(tmp_path)
-    evalkit(folder, "compare", "--model", "gpt4_refs", "--ref", "gpt4_refs", "--no-report")
+    assert evalkit(folder, *command).returncode == 0
     assert stored(folder) == 0  # every reward came from the pack in the repository
+
+
+def test_known_rewards_of_parquet_files_are_served_without_torch(tmp_path):
+    import pandas as pd
+
+    folder = copy_workspace(tmp_path)
+    answers = pd.read_json(folder / "reference_cache/gpt4_refs/completions.jsonl", lines=True)
+    answers.to_parquet(folder / "answers.parquet")
+    command = ["compare", "-m", "answers.parquet", "-r", "gpt4_refs", "--no-report"]
+    code = (
+        "import sys; from evalkit.cli import run; run(sys.argv[1:]); print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        cwd=folder, env=QUIET, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def test_an_output_that_is_an_input_or_no_file_is_refused(tmp_path):
+    row = '{"instruction": "a", "output": "b"}'
+    (tmp_path / "rows.jsonl").write_text(row)
+    (tmp_path / "reports").write_text("a file")
+    for output in ("rows.jsonl", "/dev/null"):
+        done = evalkit(tmp_path, "score", "rows.jsonl", "--rm", "demo-rm", "-o", output)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert (tmp_path / "rows.jsonl").read_text() == row
+    done = evalkit(tmp_path, "compare", "-m", "rows.jsonl", "-r", "rows.jsonl", "--rm", "demo-rm")
+    assert done.returncode == 2
+    assert done.stdout.startswith("reward model demo-rm")  # the result is not lost
 
 
 def test_all_outputs_are_written_exactly_where_asked(first_run, tmp_path):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from evalkit.compare import Options, compare
-from evalkit.errors import InputError, MissingError
+from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.pairing import TieRule
 from evalkit.scoring import RunSettings
 from evalkit.store import Store
 from evalkit.workspace import Workspace
 from tests.shared_data import ALPACA_EVAL, DEMO_RM, needs_shared, spec_of
+from tests.workspace_copy import copy_workspace
 
 QUIET = RunSettings(progress=False, device="cpu")
 
@@ -91,7 +92,7 @@ def test_left_out_prompts_are_counted_named_and_bounded(run, tmp_path):
     won = found.overall.estimates["win_rate"].value * 8
     assert found.table.unmatched.missing_in_checkpoint == ("p8", "p9")
     assert found.worst_case == pytest.approx((won / 10, (won + 2) / 10))
-    assert "2 of 10 prompts are left out" in found.notices
+    assert "2 of 10 prompts are left out: p8, p9" in found.notices
 
 
 def test_a_prompt_of_the_benchmark_that_nobody_answers_is_missed(run, tmp_path):
@@ -145,6 +146,56 @@ def test_subsets_have_the_estimates_of_their_own_prompts(run, tmp_path):
     tidy = found.to_frame()
     assert len(tidy) == 3 * 5
     assert set(tidy["subset"]) == {"", "even", "odd"}
+
+
+def test_answers_without_ids_find_the_benchmark_prompts_of_the_reference(tmp_path):
+    folder = copy_workspace(tmp_path)
+    lines = (folder / "benchmarks/starter/prompts.jsonl").read_text("utf-8").splitlines()
+    prompts = [json.loads(line) for line in lines]
+    single = [p for p in prompts if len(p["messages"]) == 1]
+    rows = [{"instruction": p["messages"][0]["content"], "output": "Yes."} for p in single]
+    (folder / "mine.json").write_text(json.dumps(rows))
+    workspace = Workspace(folder)
+    options = Options(missing="drop")
+    with Store(workspace.store) as store:
+        (found,) = compare(
+            [str(folder / "mine.json")], ["gpt4_refs"], spec_of(DEMO_RM), workspace, store,
+            options=options, settings=QUIET,
+        )  # fmt: skip
+        assert found.overall.n == len(single)
+        assert len(found.table.unmatched.missing_in_checkpoint) == 160 - len(single)
+        assert found.signature.benchmark == "starter"
+
+
+def test_what_both_sides_leave_out_of_the_references_benchmark_is_missed(tmp_path):
+    folder = copy_workspace(tmp_path)
+    for name in ("ckpt_800", "ckpt_1200"):
+        path = folder / "benchmarks" / "starter" / "completions" / f"{name}.jsonl"
+        path.write_text("\n".join(path.read_text("utf-8").split("\n")[:150]), "utf-8")
+    workspace = Workspace(folder)
+    with Store(workspace.store) as store, pytest.raises(InputError, match="10 prompts without"):
+        compare(["ckpt_1200"], ["ckpt_800"], spec_of(DEMO_RM), workspace, store, settings=QUIET)
+
+
+def test_a_reference_that_was_edited_is_not_compared_with(tmp_path):
+    folder = copy_workspace(tmp_path)
+    path = folder / "reference_cache" / "gpt4_refs" / "completions.jsonl"
+    path.write_text(path.read_text().replace("the", "teh", 1))
+    workspace = Workspace(folder)
+    with Store(workspace.store) as store, pytest.raises(IntegrityError, match="manifest"):
+        compare(["ckpt_1200"], ["gpt4_refs"], spec_of(DEMO_RM), workspace, store, settings=QUIET)
+
+
+def test_truncated_completions_of_prompts_left_out_are_not_counted(tmp_path):
+    a = write(tmp_path / "a.jsonl", {"p": ["x " * 90], "q": ["x " * 90]})
+    b = write(tmp_path / "b.jsonl", {"p": ["y"]})
+    spec = spec_of(DEMO_RM, max_length=50, overlong="truncate-left")
+    workspace = Workspace(tmp_path)
+    with Store(workspace.store) as store:
+        (found,) = compare(
+            [a], [b], spec, workspace, store, options=Options(missing="drop"), settings=QUIET
+        )
+    assert found.table.truncated == 1
 
 
 @needs_shared

@@ -60,7 +60,7 @@ def edit(folder, old, new):
 def test_a_reference_is_added_shown_verified_and_removed(workspace, capsys):
     assert cli.run(["refs", "add", "mine", "answers.jsonl", "--generator", "a person"]) == 0
     assert cli.run(["refs", "list"]) == 0
-    assert capsys.readouterr().out == "mine  3 completions  rewards: none yet\n"
+    assert capsys.readouterr().out == "mine  3 completions  rewards: none\n"
     assert cli.run(["refs", "show", "mine"]) == 0
     about = json.loads(capsys.readouterr().out)
     assert about["generator"] == "a person"
@@ -180,7 +180,7 @@ def test_rewards_beside_a_reference_are_shown_and_verified(workspace):
     folder = references.add("mine", "answers.jsonl", workspace)
     reward = StoredReward("cd" * 32, 1.5, 7, 0, "ef" * 32)
     pack = write_pack(folder, FINGERPRINT, {"name": "rm"}, [reward])
-    assert references.describe("mine", workspace)["rewards"] == {"rm": FINGERPRINT[:16]}
+    assert references.describe("mine", workspace)["rewards"] == {FINGERPRINT[:16]: "rm"}
     assert references.verify("mine", workspace)[1] == "rewards of rm: 1 rows intact"
     for path in pack.glob("*.parquet"):
         path.write_bytes(path.read_bytes()[:-1] + b"X")

@@ -10,11 +10,12 @@ from evalkit.reward_models.rendering import Renderer
 from tests.shared_data import DEMO_RM, FIXTURES, conversations_of, needs_shared, spec_of
 
 SEQCLS = FIXTURES / "seqcls"
+ANSWER = " {{ messages[-1].content }}"
 HI = (Message("user", "Hi"), Message("assistant", "Hello"))
 
 
 def renderer(folder, **settings):
-    return Renderer(spec_of(folder, **settings), AutoTokenizer.from_pretrained(folder))
+    return Renderer(spec_of(folder, **settings), AutoTokenizer.from_pretrained(folder), 5120)
 
 
 def ids_of(folder, *conversation, **settings):
@@ -85,14 +86,15 @@ def test_a_text_with_special_tokens_would_be_parsed_by_the_plain_tokenizer():
 )
 def test_todays_date_in_a_template_is_a_pinned_one(tmp_path, template, text):
     shutil.copytree(DEMO_RM, tmp_path / "rm")
-    (tmp_path / "rm" / "chat_template.jinja").write_text(template)
+    (tmp_path / "rm" / "chat_template.jinja").write_text(template + ANSWER)
     tokenizer = AutoTokenizer.from_pretrained(DEMO_RM)
-    assert tokenizer.decode(ids_of(tmp_path / "rm", *HI), skip_special_tokens=True) == text
+    found = tokenizer.decode(ids_of(tmp_path / "rm", *HI), skip_special_tokens=True)
+    assert found == f"{text} Hello"
 
 
 def test_a_template_that_asks_for_the_time_of_day_fails_its_rows(tmp_path):
     shutil.copytree(DEMO_RM, tmp_path / "rm")
-    (tmp_path / "rm" / "chat_template.jinja").write_text("{{ strftime_now('%H:%M') }}")
+    (tmp_path / "rm" / "chat_template.jinja").write_text("{{ strftime_now('%H:%M') }}" + ANSWER)
     (found,) = renderer(tmp_path / "rm").render([HI])
     assert "time of day" in found.problem
 
@@ -124,9 +126,37 @@ def test_truncation_keeps_the_bos_and_the_end_of_the_answer_and_counts_the_rest(
     assert found.ids == [whole[0], *whole[4:]]
 
 
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ undefined.x }}", "{% if"])
+def test_a_template_that_breaks_fails_its_rows(tmp_path, template):
+    shutil.copytree(DEMO_RM, tmp_path / "rm")
+    (tmp_path / "rm" / "chat_template.jinja").write_text(template)
+    (found,) = renderer(tmp_path / "rm").render([HI])
+    assert "the chat template refuses it" in found.problem
+
+
+def test_a_template_that_renders_nothing_fails_its_rows(tmp_path):
+    shutil.copytree(DEMO_RM, tmp_path / "rm")
+    (tmp_path / "rm" / "chat_template.jinja").write_text("")
+    (found,) = renderer(tmp_path / "rm").render([HI])
+    assert "renders nothing" in found.problem
+
+
+def test_a_template_that_does_not_show_the_answer_is_refused(tmp_path):
+    shutil.copytree(DEMO_RM, tmp_path / "rm")
+    (tmp_path / "rm" / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    with pytest.raises(RefusedModelError, match="does not show the answer"):
+        renderer(tmp_path / "rm")
+
+
+def test_a_token_without_an_embedding_fails_its_row():
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_RM)
+    (found,) = Renderer(spec_of(DEMO_RM), tokenizer, 30).render([HI])
+    assert "where the model knows 30 tokens" in found.problem
+
+
 def test_a_slow_tokenizer_is_refused():
     class Slow:
         is_fast = False
 
     with pytest.raises(RefusedModelError, match="fast tokenizer"):
-        Renderer(spec_of(DEMO_RM), Slow())
+        Renderer(spec_of(DEMO_RM), Slow(), 5120)

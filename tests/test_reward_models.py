@@ -187,24 +187,70 @@ def test_remote_code_is_never_imported(tmp_path):
     assert not canary.exists()
 
 
-def test_an_encoder_is_read_through_its_own_pooling(tmp_path):
+TINY = {
+    "vocab_size": 6000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 64, "num_labels": 1, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def tiny(folder, architecture, **config):
+    """demo-rm's tokenizer and template around a random model of another architecture."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification
+    import transformers
 
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=6000, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                        intermediate_size=64, num_labels=1)  # fmt: skip
-    folder = edited(DEMO_RM, tmp_path / "rm")
-    reference = BertForSequenceClassification(config).eval()
-    reference.save_pretrained(folder)
-    model = load(spec_of(folder), device="cpu")
-    conversations = [(Message("user", "Hi"), Message("assistant", "x " * n)) for n in (1, 9, 30)]
+    cls = getattr(transformers, f"{architecture}ForSequenceClassification")
+    model = cls(getattr(transformers, f"{architecture}Config")(**{**TINY, **config})).eval()
+    model.save_pretrained(edited(DEMO_RM, folder))
+    return model
+
+
+ARCHITECTURES = {
+    "Bert": {},
+    "Roberta": {"max_position_embeddings": 514},
+    "ModernBert": {},
+    "ModernBertDecoder": {},
+    "GPTNeoX": {},
+    "OPT": {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "Qwen2": {"num_key_value_heads": 4},
+}
+CHATS = [(Message("user", "Hi"), Message("assistant", "x " * n)) for n in (1, 9, 30)]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_common_architecture_is_read_as_it_reads_a_row_alone(tmp_path, architecture):
+    import torch
+
+    reference = tiny(tmp_path / "rm", architecture, **ARCHITECTURES[architecture])
+    model = load(spec_of(tmp_path / "rm"), device="cpu")
     with torch.inference_mode():
         expected = [
-            reference(torch.tensor([item.ids])).logits.item()
-            for item in model.render(conversations)
+            reference(torch.tensor([item.ids])).logits.item() for item in model.render(CHATS)
         ]
-    assert rewards(model, conversations) == pytest.approx(expected, abs=1e-5)
+    assert rewards(model, CHATS) == pytest.approx(expected, abs=1e-5)
+    halved = load(spec_of(tmp_path / "rm", dtype="bfloat16"), device="cpu")
+    assert rewards(halved, CHATS) == pytest.approx(expected, abs=0.25)
+
+
+def test_a_model_whose_reward_depends_on_its_company_is_refused(tmp_path):
+    tiny(tmp_path / "rm", "XLNet", d_model=32, n_layer=2, n_head=4, d_inner=64)
+    with pytest.raises(RefusedModelError, match="with the rows beside it"):
+        load(spec_of(tmp_path / "rm"), device="cpu")
+
+
+def test_what_a_trainer_leaves_behind_is_no_part_of_a_checkpoint(tmp_path):
+    shutil.copytree(DEMO_RM, tmp_path / "rm")
+    (tmp_path / "rm" / "training_args.bin").write_bytes(b"never opened")
+    load(spec_of(tmp_path / "rm"), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "tokenizer.json"])
+def test_an_adapter_or_no_tokenizer_json_is_refused(tmp_path, name):
+    shutil.copytree(DEMO_RM, tmp_path / "rm")
+    path = tmp_path / "rm" / name
+    path.unlink() if path.exists() else path.write_text("{}")
+    with pytest.raises(RefusedModelError, match=name.split("_")[0]):
+        spec_of(tmp_path / "rm")
 
 
 def test_a_model_larger_than_its_device_is_spread_and_scores_the_same(demo):

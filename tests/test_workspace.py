@@ -226,7 +226,7 @@ def test_two_inputs_with_one_name_are_refused_and_one_input_twice_is_not(root):
     check_names(read_sets(["a/x.jsonl", "a/x.jsonl"], "checkpoint", workspace, None))
     with pytest.raises(InputError, match="two inputs are called 'x'") as refusal:
         check_names(read_sets(["a/x.jsonl", "b/x.jsonl"], "checkpoint", workspace, None))
-    assert refusal.value.where == "a/x.jsonl and b/x.jsonl"
+    assert refusal.value.where == f"{root}/a/x.jsonl and {root}/b/x.jsonl"
 
 
 def test_no_input_at_all_is_refused(root):

@@ -23,9 +23,7 @@ INTERRUPTED = 130
 ISSUES = "please report it with that file"
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "EVALKIT"}
-)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="evalkit %(version)s")
 @click.option("-C", "folder", default=".", metavar="DIR", help="Run as if started in DIR.")
 @click.option(
@@ -34,7 +32,7 @@ ISSUES = "please report it with that file"
 @click.option("--no-progress", is_flag=True, help="Show no progress on stderr.")
 @click.pass_context
 def cli(ctx: click.Context, folder: str, allow_download: bool, no_progress: bool) -> None:  # noqa: FBT001
-    r"""Is this checkpoint better than that reference, by how much, and how sure are we?
+    """Is this checkpoint better than that reference, by how much, and how sure are we?
 
     \b
     evalkit compare --model ckpt_1200 --ref gpt4_refs
@@ -42,11 +40,11 @@ def cli(ctx: click.Context, folder: str, allow_download: bool, no_progress: bool
     evalkit refs list
     """
     if not allow_download:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub and datasets when imported
+        os.environ["HF_HUB_OFFLINE"] = "1"  # what `datasets` goes by
     if not Path(folder).is_dir():
         raise click.UsageError(f"-C {folder}: no such folder")
     os.chdir(folder)
-    ctx.obj = Context(progress=not no_progress)
+    ctx.obj = Context(progress=not no_progress, download=allow_download)
 
 
 for command in (compare, score, refs):
@@ -70,7 +68,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: finished batches are kept, the same command resumes", err=True)
+        click.echo("interrupted: finished work is kept, the same command resumes", err=True)
         return INTERRUPTED
     except BrokenPipeError:
         # whoever read our output has gone; there is nobody left to tell

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.shared import Context, Session, reward_model_options, tell_store
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    refuse_overwriting,
+    reward_model_options,
+    tell_store,
+)
 from evalkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +68,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Resamples for BCa bootstrap intervals; 0 for analytic ones.",
+    help="Resamples for BCa bootstrap intervals, at least 100; 0 for analytic ones.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
@@ -77,7 +83,7 @@ if TYPE_CHECKING:
 @click.option("--report/--no-report", default=True, help="Write reports/<run>/. [report]")
 @click.pass_obj
 def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> None:
-    r"""Compare checkpoints with references under one reward model.
+    """Compare checkpoints with references under one reward model.
 
     \b
     evalkit compare --model ckpt_1200 --ref gpt4_refs
@@ -90,6 +96,7 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
 
     for path in outputs:
         report.check_output(path)
+        refuse_overwriting(path, (*chosen["models"], *chosen["references"]))
     options = Options(
         benchmark=chosen["benchmark"],
         ties=_tie_rule(chosen["ties"]),
@@ -111,16 +118,16 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
             settings=session.settings,
         )
         tell_store(store)
+    if chosen["as_json"]:
+        click.echo(report.document.to_json(comparisons).decode(), nl=False)
+    else:
+        click.echo(report.tables.to_text(comparisons), nl=False)
     for path in outputs:
         report.write(comparisons, path)
         click.echo(f"wrote {path}", err=True)
     if chosen["report"]:
         page = report.write_run(comparisons, session.workspace.reports)
         click.echo(f"report: {page}", err=True)
-    if chosen["as_json"]:
-        click.echo(report.document.to_json(comparisons).decode(), nl=False)
-    else:
-        click.echo(report.tables.to_text(comparisons), nl=False)
 
 
 def _default_reference(session: Session) -> tuple[str, ...]:

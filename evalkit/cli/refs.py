@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from evalkit.cli.shared import Context, Session, reward_model_options, tell_store
-from evalkit.errors import InputError, MissingError
+from evalkit.errors import EvalkitError, InputError, MissingError
 from evalkit.text import listing, printable
 
 
 @click.group()
 def refs() -> None:
-    r"""Add, list, show, verify and remove references.
+    """Add, list, show, verify and remove references.
 
     \b
     evalkit refs add my_refs answers.jsonl --generator "my model" --reward-model demo-rm
@@ -77,7 +77,7 @@ def _cache(name: str, session: Session) -> None:
         pack, scored = references.cache_rewards(
             name, spec, session.workspace, store, session.settings
         )
-        tell_store(store, scored.forwards)
+        tell_store(store, scored)
     if pack is None:
         raise MissingError(
             f"{len(scored.problems)} completions of {name!r} have no reward",
@@ -87,16 +87,31 @@ def _cache(name: str, session: Session) -> None:
     click.echo(f"rewards: {pack}", err=True)
 
 
+@refs.command()
+@click.argument("name")
+@reward_model_options
+@click.pass_obj
+def score(context: Context, name: str, /, **chosen: Any) -> None:
+    """Put the rewards of one more reward model beside the reference NAME."""
+    _cache(name, Session(context, chosen))
+
+
 @refs.command("list")
 def list_() -> None:
     """List the references of the workspace."""
     from evalkit import references
 
     workspace = _workspace()
+    if not workspace.reference_names():
+        click.echo(f"no references in {workspace.references}", err=True)
     for name in workspace.reference_names():
-        about = references.describe(name, workspace)
+        try:
+            about = references.describe(name, workspace)
+        except EvalkitError as error:
+            click.echo(printable(f"{name}  damaged: {error.what}"))
+            continue
         note = f"  ({about['stand_in']})" if about.get("stand_in") else ""
-        rewards = ", ".join(about["rewards"]) or "none yet"
+        rewards = listing(sorted(about["rewards"].values()))
         line = f"{name}  {about['completions']} completions  rewards: {rewards}{note}"
         click.echo(printable(line))
 

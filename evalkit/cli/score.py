@@ -7,9 +7,15 @@ from typing import Any
 
 import click
 
-from evalkit.cli.shared import Context, Session, reward_model_options, tell_store
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    refuse_overwriting,
+    reward_model_options,
+    tell_store,
+)
 from evalkit.errors import InputError, MissingError
-from evalkit.text import count, listing
+from evalkit.text import count, listing, printable
 
 
 @click.command()
@@ -26,26 +32,31 @@ from evalkit.text import count, listing
 def score(
     context: Context, /, source: str, output: Path | None, benchmark: str | None, **chosen: Any
 ) -> None:
-    r"""Write {"id": …, "score": …} for each row, ids and order as in FILE.
+    """Write {"id": …, "score": …} for each row, ids and order as in FILE.
 
     \b
     evalkit score answers.jsonl --reward-model demo-rm -o scores.jsonl
     """
     from evalkit.scoring import lines
     from evalkit.scoring import score as run
-    from evalkit.sets import read_rows
+    from evalkit.sets import packs_of, read_rows
     from evalkit.workspace import write_atomic
 
     if output is not None and not output.parent.is_dir():
         raise InputError(
             f"cannot write {output}: no folder {output.parent}", fix="create the folder"
         )
+    if output is not None:
+        refuse_overwriting(output, [source])
     session = Session(context, chosen)
-    rows, prompts, _ = read_rows(source, "checkpoint", session.workspace, benchmark)
+    rows, prompts, found = read_rows(source, "checkpoint", session.workspace, benchmark)
     conversations = lines.conversations(rows, prompts, source)
     with session.open_store() as store:
-        scored = run(session.reward_model(store), conversations, store, settings=session.settings)
-        tell_store(store, scored.forwards)
+        spec = session.reward_model(store)
+        scored = run(spec, conversations, store, packs=packs_of(found), settings=session.settings)
+        tell_store(store, scored)
+    if spec.notice:
+        click.echo(f"note: {printable(spec.notice)}", err=True)
     text, problems = lines.score_lines(rows, conversations, scored)
     if output is None:
         click.echo(text, nl=False)

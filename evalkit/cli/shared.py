@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.errors import InputError
-from evalkit.text import listing
+from evalkit.text import count, listing
 
 if TYPE_CHECKING:
     from evalkit.reward_models.spec import RewardModelSpec
-    from evalkit.scoring import RunSettings
+    from evalkit.scoring import RunSettings, Scored
     from evalkit.store import Store
     from evalkit.workspace import Workspace
 
@@ -24,6 +24,7 @@ class Context:
     """Options of `evalkit` itself."""
 
     progress: bool
+    download: bool
 
 
 def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,6 +73,7 @@ class Session:
             device=chosen["device"], batch_tokens=chosen["batch_tokens"], progress=context.progress
         )
         self._chosen = chosen
+        self._download = context.download
 
     def open_store(self) -> Store:
         """The live store of the workspace."""
@@ -82,11 +84,11 @@ class Session:
             click.echo(f"warning: {store.path} is read-only; new rewards are not kept", err=True)
         return store
 
-    def reward_model(self, store: Store, *, default: str | None = None) -> RewardModelSpec:
+    def reward_model(self, store: Store) -> RewardModelSpec:
         """The reward model asked for, else the workspace's default."""
         from evalkit.reward_models.spec import built_ins, find_reward_model
 
-        name = self._chosen["reward_model"] or self.workspace.default("reward_model") or default
+        name = self._chosen["reward_model"] or self.workspace.default("reward_model")
         if name is None:
             raise InputError(
                 "no reward model is named",
@@ -98,19 +100,30 @@ class Session:
             self.workspace,
             store.file_digest,
             overrides={k: self._chosen[k] for k in ("dtype", "max_length", "overlong")},
+            download=self._download,
         )
 
 
-def tell_store(store: Store, forwards: int | None = None) -> None:
-    """Say on stderr what the store had to do beyond serving rewards."""
+def tell_store(store: Store, scored: Scored | None = None) -> None:
+    """Say on stderr what was scored, and what the store had to do beyond serving rewards."""
     if store.damaged:
         click.echo(
-            f"warning: {store.damaged} damaged rows of the store were scored again", err=True
+            f"warning: {count(store.damaged, 'damaged row')} of the store scored again", err=True
         )
     if store.conflicts:
         click.echo(
-            f"warning: {store.conflicts} rewards differ from the stored ones, which are kept",
+            f"warning: {count(store.conflicts, 'reward')} other than stored; the stored are kept",
             err=True,
         )
-    if forwards is not None:
-        click.echo(f"{forwards} conversations scored, the others were known", err=True)
+    if scored is not None:
+        known = len(scored.rewards) - scored.forwards
+        click.echo(
+            f"{scored.forwards} conversations scored, {known} known, {len(scored.problems)} failed",
+            err=True,
+        )
+
+
+def refuse_overwriting(output: Path, inputs: Iterable[str]) -> None:
+    """Refuse an output that is one of the inputs."""
+    if output.exists() and any(output.resolve() == Path(name).resolve() for name in inputs):
+        raise InputError(f"{output} is an input", fix="name another output")

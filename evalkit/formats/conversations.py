@@ -12,7 +12,7 @@ FIELDS = ("messages",)
 
 def matches(record: Mapping[str, object]) -> bool:
     """Whether a record has this format's fields."""
-    return "messages" in record
+    return "messages" in record and "prompt_id" not in record
 
 
 def parse(fields: Fields) -> Row | None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import InputError, MissingError
 from evalkit.formats.fields import Record
 
-UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # Arrow's errors are among them
+# Arrow's errors and those of `datasets` are among them
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 HUB = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(#(?P<split>[\w.-]+))?")
 
 
@@ -31,6 +32,24 @@ def records(source: str) -> Iterator[Record]:
         InputError: Not a data set, or several splits and none named with `#split`.
         MissingError: `datasets` is not installed, or the data set is not on this machine.
     """
+    path = Path(source)
+    try:
+        if path.suffix == ".parquet":
+            rows = _parquet([source])
+        else:
+            datasets = _datasets(source)
+            loaded = _hub(source, datasets) if is_hub(source) else _local(path, datasets)
+            rows = _split(source, loaded)
+        for number, row in enumerate(rows, start=1):
+            yield Record(f"{source}, row {number}", row)
+    except UNREADABLE as error:
+        why = str(error).splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{source} is no readable data set: {why[0]}", fix="check its files, or fetch it again"
+        ) from None
+
+
+def _datasets(source: str) -> Any:
     try:
         import datasets
     except ModuleNotFoundError:
@@ -39,12 +58,7 @@ def records(source: str) -> Iterator[Record]:
             fix='pip install "evalkit-rm[models]"',
         ) from None
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it would say is in our errors
-    loaded = _hub(source, datasets) if is_hub(source) else _local(Path(source), datasets)
-    try:
-        for number, row in enumerate(_split(source, loaded), start=1):
-            yield Record(f"{source}, row {number}", row)
-    except UNREADABLE as error:
-        raise _unreadable(source, error) from None
+    return datasets
 
 
 def _hub(source: str, datasets: Any) -> Any:
@@ -65,27 +79,25 @@ def _hub(source: str, datasets: Any) -> Any:
 
 
 def _local(path: Path, datasets: Any) -> Any:
-    saved = any((path / name).exists() for name in ("state.json", "dataset_dict.json"))
-    if not saved and path.is_dir() and not any(path.rglob("*.parquet")):
+    if any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
+        return datasets.load_from_disk(str(path))
+    if not any(path.rglob("*.parquet")):
         raise InputError(
             f"{path} is a folder without completions.jsonl, Parquet files or a saved data set",
             fix="name a file, or a folder of Parquet files",
         )
-    try:
-        if saved:
-            return datasets.load_from_disk(str(path))
-        if path.is_file():
-            return datasets.load_dataset("parquet", data_files=str(path), streaming=True)
-        return datasets.load_dataset(str(path), streaming=True)
-    except (*UNREADABLE, datasets.exceptions.DatasetsError) as error:
-        raise _unreadable(str(path), error) from None
+    splits = datasets.load_dataset_builder(str(path)).config.data_files
+    return {name: _parquet(files) for name, files in splits.items()}
 
 
-def _unreadable(source: str, error: BaseException) -> InputError:
-    why = str(error).splitlines() or [type(error).__name__]
-    return InputError(
-        f"{source} is no readable data set: {why[0]}", fix="check its files, or fetch it again"
-    )
+def _parquet(files: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """Rows of Parquet files; `datasets` would stream them too, but import torch for it."""
+    import pyarrow.parquet as pq
+
+    for name in files:
+        with pq.ParquetFile(name) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
 
 
 def _split(source: str, loaded: Any) -> Iterator[Mapping[str, Any]]:

@@ -22,7 +22,7 @@ def matches(record: Mapping[str, object]) -> bool:
 def parse(fields: Fields) -> Row | None:
     """One record as a `Row`; None if it is faulty."""
     completion = fields.text("completion")
-    prompt_id = fields.text("prompt_id") if "prompt_id" in fields else None
+    prompt_id = fields.text("prompt_id") if "prompt_id" in fields else fields.id("id")
     messages = fields.prompt("messages") if "messages" in fields else None
     if prompt_id is None and messages is None:
         fields.fault("prompt_id", "is missing, and so are the messages")

@@ -78,7 +78,12 @@ def write_run(comparisons: Sequence[Comparison], reports: Path) -> Path:
     title = slug(f"{first.checkpoint.name}-vs-{first.reference.name}")
     identity = digest("run", [str(c.signature) for c in comparisons])[:12]
     folder = reports / f"{title}-{identity}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {folder}: {error.strerror}", fix="make it writable, or use --no-report"
+        ) from None
     for name in RUN_FILES:
         write(comparisons, folder / name)
     return folder / "report.html"

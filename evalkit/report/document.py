@@ -13,12 +13,12 @@ from evalkit.compare import Comparison, Group
 SCHEMA_VERSION = 1
 
 
-def document(comparisons: Sequence[Comparison], exit_code: int = 0) -> dict[str, object]:
+def document(comparisons: Sequence[Comparison]) -> dict[str, object]:
     """Everything a program needs; rates are fractions, undefined values null."""
     return {
         "schema_version": SCHEMA_VERSION,
         "comparisons": [_comparison(c) for c in comparisons],
-        "exit_code": exit_code,
+        "exit_code": 0,
     }
 
 
@@ -60,7 +60,7 @@ def _comparison(c: Comparison) -> dict[str, object]:
             "unscored": dict(unmatched.unscored),
             "worst_case_win_rate": None if c.worst_case is None else list(c.worst_case),
         },
-        "truncated": c.truncated,
+        "truncated": c.table.truncated,
         "notices": list(c.notices),
         "signature": str(c.signature),
     }

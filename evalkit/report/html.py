@@ -43,6 +43,7 @@ def render(comparisons: Sequence[Comparison]) -> bytes:
         cells=tables.cells,
         head=tables.HEAD,
         sentence=tables.sentence,
+        left_out=tables.left_out,
         examples=[c.examples(EXAMPLES) for c in comparisons],
         notices=list(dict.fromkeys(n for c in comparisons for n in c.notices)),
         figures=[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ def comparison_figure(comparisons: Sequence[Comparison]) -> Figure:
         left, right = figure.subplots(1, 2)
         _draw_intervals(left, rows, comparisons)
         _draw_margins(right, comparisons)
+        _caption(figure, comparisons)
     return figure
 
 
@@ -68,14 +70,22 @@ def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
 
 
 def _interval_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, int, Estimate]]:
+    """Label, comparison and win rate of each row; without subsets where they would be too many."""
+    subsets = sum(1 + len(c.subsets) for c in comparisons) <= MOST_ROWS
     rows = []
     for i, c in enumerate(comparisons):
-        name = f"{c.checkpoint.name} vs {c.reference.name}"
+        name = _label(c)
         rows.append((name, i, c.overall.estimates["win_rate"]))
-        rows += [(f"{s} ({g.n})", i, g.estimates["win_rate"]) for s, g in c.subsets.items()]
-    if len(rows) > MOST_ROWS:  # then only the comparisons themselves
-        rows = [row for row in rows if " vs " in row[0]][:MOST_ROWS]
+        if subsets:
+            rows += [(f"{s} ({g.n})", i, g.estimates["win_rate"]) for s, g in c.subsets.items()]
     return rows
+
+
+def _caption(figure: Figure, comparisons: Sequence[Comparison]) -> None:
+    """What a reader of the figure alone must know."""
+    notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
+    lines = [line for notice in notices for line in textwrap.wrap(printable(notice), 150)]
+    figure.supxlabel("\n".join(lines), fontsize=7, x=0.01, ha="left")
 
 
 def _draw_intervals(
@@ -104,16 +114,23 @@ def _draw_margins(axes: Axes, comparisons: Sequence[Comparison]) -> None:
         edges = np.linspace(-1.0, 1.0, BINS + 1)
     axes.axvline(0, color="#767676", linewidth=1, linestyle="--")
     for c, values, (colour, _) in zip(comparisons, margins, STYLES, strict=False):
-        label = _clip(f"{c.checkpoint.name} vs {c.reference.name}")
+        label = _label(c)
         axes.hist(
             values, bins=edges.tolist(), histtype="step", color=colour, linewidth=1.5, label=label
         )
-    axes.set_xlabel("margin: reward of the checkpoint minus reward of the reference")
+    axes.set_xlabel("margin (checkpoint − reference), reward units")
     axes.set_ylabel("prompts")
     if len(comparisons) > 1:
         axes.legend(frameon=False, fontsize=8)
     if len(comparisons) > len(STYLES):
         axes.set_title(f"the first {len(STYLES)} of {len(comparisons)} comparisons", fontsize=9)
+
+
+def _label(c: Comparison) -> str:
+    """Both names, each cut in the middle if it is long: its end often tells checkpoints apart."""
+    names = (printable(name) for name in (c.checkpoint.name, c.reference.name))
+    short = (n if len(n) <= 24 else f"{n[:11]}…{n[-12:]}" for n in names)
+    return " vs ".join(short)
 
 
 def _clip(text: str, most: int = 48) -> str:

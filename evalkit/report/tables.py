@@ -21,7 +21,12 @@ def rate(estimate: Estimate) -> str:
     """A fraction as percent with its interval: `54.2 % [50.8, 57.6]`."""
     if estimate.value is None:
         return UNDEFINED
-    return f"{100 * estimate.value:.1f} % {_interval(estimate, 100, 1)}"
+    return f"{_percent(estimate.value)} % {_interval(estimate, 100, 1)}"
+
+
+def _percent(fraction: float) -> str:
+    """One decimal; 102/160 is 63.75 and not the double just below it."""
+    return f"{round(100 * fraction, 9):.1f}"
 
 
 def amount(estimate: Estimate) -> str:
@@ -78,6 +83,20 @@ def sentence(c: Comparison) -> str:
     return f"{names}: {found}; not separable from the reference."
 
 
+def left_out(c: Comparison) -> list[str]:
+    """A line for every prompt left out and why, and what they could have changed at most."""
+    unmatched = c.table.unmatched
+    lines = [
+        *(f"{i}: no completion of {c.checkpoint.name}" for i in unmatched.missing_in_checkpoint),
+        *(f"{i}: no completion of {c.reference.name}" for i in unmatched.missing_in_reference),
+        *(f"{i}: {why}" for i, why in unmatched.unscored.items()),
+    ]
+    if c.worst_case is not None:
+        low, high = (f"{100 * end:.1f} %" for end in c.worst_case)
+        lines.append(f"had all of them been lost or won, the win rate would be {low} or {high}")
+    return lines
+
+
 def to_text(comparisons: Sequence[Comparison]) -> str:
     """The table for a terminal, with notices and signatures below."""
     first = comparisons[0]
@@ -93,16 +112,19 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
               for row in [list(HEAD), *body]]  # fmt: skip
     notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
     lines += [f"note: {printable(notice)}" for notice in notices]
+    lines += [f"note: {printable(line)}" for c in comparisons for line in left_out(c)[-1:]]
     lines += [f"signature: {printable(str(c.signature))}" for c in comparisons]
     return "\n".join(lines) + "\n"
 
 
 def to_markdown(comparisons: Sequence[Comparison]) -> bytes:
     """The same table as Markdown; text is escaped."""
-    table = [list(HEAD), ["---"] * len(HEAD), *rows(comparisons, subsets=True)]
+    table = [list(HEAD), *rows(comparisons, subsets=True)]
     lines = ["| " + " | ".join(_escape(cell.strip()) for cell in row) + " |" for row in table]
+    lines.insert(1, "|" + " --- |" * len(HEAD))
     notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
     lines += ["", *(f"- note: {_escape(printable(notice))}" for notice in notices)]
+    lines += [f"- left out: {_escape(printable(x))}" for c in comparisons for x in left_out(c)]
     lines += [f"- signature: `{printable(str(c.signature)).replace('`', '')}`" for c in comparisons]
     return ("\n".join(lines) + "\n").encode()
 
@@ -124,4 +146,4 @@ def _guard(value: object) -> object:
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", text) if text != "---" else text
+    return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", text)

@@ -23,7 +23,7 @@ from evalkit.data import FloatArray, Messages
 from evalkit.errors import RefusedModelError
 from evalkit.reward_models import Rendered, RewardModelMemoryError
 from evalkit.reward_models.rendering import Renderer
-from evalkit.reward_models.spec import PICKLES, RewardModelSpec
+from evalkit.reward_models.spec import RewardModelSpec, pickles
 from evalkit.text import listing
 
 
@@ -40,7 +40,9 @@ class SequenceClassifier:
         self.model = model
         self._trunk = model.base_model
         self._head = _last_token_head(model)
-        self._renderer = Renderer(spec, tokenizer)
+        self._pad = model.config.pad_token_id or 0
+        vocabulary = model.get_input_embeddings().num_embeddings
+        self._renderer = Renderer(spec, tokenizer, vocabulary)
         self.device = str(model.get_input_embeddings().weight.device)
         if self.device == "meta":  # offloaded: accelerate moves what it needs to the CPU
             self.device = "cpu"
@@ -57,7 +59,7 @@ class SequenceClassifier:
             RewardModelMemoryError: The device is out of memory.
         """
         longest = max(len(ids) for ids in batch)
-        ids = torch.zeros((len(batch), longest), dtype=torch.long)
+        ids = torch.full((len(batch), longest), self._pad, dtype=torch.long)
         mask = torch.zeros((len(batch), longest), dtype=torch.long)
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens)] = torch.tensor(tokens)
@@ -77,7 +79,7 @@ class SequenceClassifier:
         hidden = self._trunk(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         last = mask.sum(dim=1) - 1
         rows = torch.arange(len(ids), device=hidden.device)
-        rewards: torch.Tensor = self._head(hidden[rows, last.to(hidden.device)].float())
+        rewards: torch.Tensor = self._head(hidden[rows, last.to(hidden.device)])
         return rewards.squeeze(-1)
 
 
@@ -123,7 +125,10 @@ def load(
             model_max_length=int(1e30),
         )
     model.eval()
-    return SequenceClassifier(spec, model, tokenizer)
+    _keep_head_in_float32(model)
+    loaded = SequenceClassifier(spec, model, tokenizer)
+    _check_company(loaded, spec)
+    return loaded
 
 
 def _offload_folder() -> str:
@@ -163,7 +168,7 @@ def _check(spec: RewardModelSpec) -> tuple[Any, Any]:
     declared = (config.architectures or ["(none)"])[0]
     if declared != native.__name__:
         lines.append(f"declared class {declared}, where this trunk's is {native.__name__}")
-    if extra := [p.name for pattern in PICKLES for p in spec.path.glob(pattern)]:
+    if extra := pickles(spec.path):
         lines.append(f"unexplained files: {listing(sorted(extra))}")
     if config.num_labels != 1:
         lines.append(f"{config.num_labels} labels, where a scalar reward has 1")
@@ -171,7 +176,7 @@ def _check(spec: RewardModelSpec) -> tuple[Any, Any]:
         lines.append("an encoder-decoder, whose pooling depends on token ids")
     if lines:
         raise _refusal(spec, lines)
-    return _with_float32_head(native), config
+    return native, config
 
 
 def _native_class(spec: RewardModelSpec) -> tuple[Any, Any]:
@@ -203,10 +208,28 @@ def _refusal(spec: RewardModelSpec, lines: list[str]) -> RefusedModelError:
     )
 
 
-def _with_float32_head(native: Any) -> Any:
-    """The native class, told to keep everything outside the trunk in float32 when loading."""
-    keep = {"score", "classifier", "pooler", "head", "dense", "out_proj"}
-    return type(native.__name__, (native,), {"_keep_in_fp32_modules_strict": keep})
+def _keep_head_in_float32(model: Any) -> None:
+    """Let everything outside the trunk compute in float32, whatever the trunk gives it."""
+
+    def widen(_: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(a.float() if torch.is_tensor(a) and a.is_floating_point() else a for a in args)
+
+    for name, child in model.named_children():
+        if name != model.base_model_prefix:
+            child.float()
+            child.register_forward_pre_hook(widen)
+
+
+def _check_company(model: SequenceClassifier, spec: RewardModelSpec) -> None:
+    """Refuse a model whose reward of one row depends on the rows beside it.
+
+    Some classes pool at a token id or at the last column, and read padding in a batch.
+    """
+    probes = [[1, 2, 3], list(range(1, 10))]
+    alone = np.concatenate([model.rewards([ids]) for ids in probes])
+    moved = np.abs(model.rewards(probes) - alone)
+    if not np.all(moved <= spec.tolerance * np.maximum(1.0, np.abs(alone))):
+        raise _refusal(spec, [f"a reward moves by {moved.max():.3g} with the rows beside it"])
 
 
 def _last_token_head(model: Any) -> Any:

@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
-from evalkit.data import Messages
+from evalkit.data import Message, Messages
 from evalkit.errors import RefusedModelError
 from evalkit.reward_models import Rendered
 from evalkit.reward_models.spec import RewardModelSpec
@@ -36,19 +34,23 @@ PIN = (
 )
 
 
+QUESTION = (Message("user", "Which?"),)
+
+
 class Renderer:
     """Renders conversations for one reward model.
 
     Args:
         spec: The reward model; its template and length policy are used.
         tokenizer: Its transformers tokenizer.
+        vocabulary: Token ids the model has an embedding for.
 
     Raises:
         RefusedModelError: The tokenizer is not a fast one, so that special tokens in texts could
-            not be told from the template's.
+            not be told from the template's; or the template shows no answer.
     """
 
-    def __init__(self, spec: RewardModelSpec, tokenizer: Any) -> None:
+    def __init__(self, spec: RewardModelSpec, tokenizer: Any, vocabulary: int) -> None:
         if not tokenizer.is_fast:
             raise RefusedModelError(
                 f"reward model {spec.name!r} has no fast tokenizer",
@@ -63,6 +65,14 @@ class Renderer:
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         ]
         self._before, self._after = _frame(tokenizer)
+        self._vocabulary = vocabulary
+        one, other = self.render([(*QUESTION, Message("assistant", text)) for text in "ab"])
+        if one.ids and one.ids == other.ids:
+            raise RefusedModelError(
+                f"the chat template of reward model {spec.name!r} does not show the answer",
+                where=str(spec.path),
+                fix="use the template it was trained with",
+            )
 
     def render(self, conversations: Sequence[Messages]) -> list[Rendered]:
         """Token ids of each conversation, or why it cannot be scored."""
@@ -75,7 +85,7 @@ class Renderer:
                     found[i] = self._fit(ids)
                 else:
                     texts.append(self._apply(messages, tokenize=False))
-            except (jinja2.TemplateError, ValueError) as error:
+            except Exception as error:
                 found[i] = Rendered([], problem=f"the chat template refuses it: {error}")
         encoded = iter(
             self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else ()
@@ -95,6 +105,11 @@ class Renderer:
 
     def _fit(self, ids: list[int]) -> Rendered:
         body = _without(ids, self._before, self._after)
+        if not body:
+            return Rendered([], problem="the chat template renders nothing of it")
+        if (highest := max(body)) >= self._vocabulary:
+            what = f"token id {highest}, where the model knows {self._vocabulary} tokens"
+            return Rendered([], problem=what)
         room = self._spec.max_length - len(self._before) - len(self._after)
         cut = max(0, len(body) - room)
         if cut and self._spec.overlong == "error":

@@ -27,20 +27,10 @@ DTYPES = ("float32", "bfloat16", "float16")
 ABI = 1
 RENDERING = "template once; one frame; special tokens in text literal; date 2024-07-26"
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "spm.model",
-    "sentencepiece.bpe.model",
-)
+TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 NOT_BEHAVIOUR = ("transformers_version", "_name_or_path", "name_or_path", "chat_template")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+TRAINER_LEFTOVERS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 HUB_ID = re.compile(r"(hf://)?(?P<repo>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 
 
@@ -111,6 +101,7 @@ def find_reward_model(
     file_digest: Callable[[Path], str],
     *,
     overrides: Mapping[str, object] | None = None,
+    download: bool = False,
 ) -> RewardModelSpec:
     """Resolve `--reward-model`: a name of `evalkit.toml`, a built-in, a folder, or a Hub id.
 
@@ -119,6 +110,7 @@ def find_reward_model(
         workspace: Whose `evalkit.toml` holds `[reward_models]`.
         file_digest: SHA-256 of a file, possibly remembered.
         overrides: `dtype`, `max_length`, `overlong` from the command line; None means not given.
+        download: Whether a Hub repository may be fetched.
 
     Raises:
         MissingError: Nothing has this name, or it is not on this machine.
@@ -130,7 +122,7 @@ def find_reward_model(
     if name in workspace.config["reward_models"] and (workspace.root / target).is_dir():
         folder = workspace.root / target
     else:
-        folder = _folder(target, workspace)
+        folder = _folder(target, workspace, download=download)
     settings = {**entry, **{k: v for k, v in (overrides or {}).items() if v is not None}}
     label = name if name in workspace.config["reward_models"] else _label(target, folder)
     return describe(folder, label, file_digest, settings)
@@ -157,12 +149,24 @@ def describe(
     config = _json(folder / "config.json")
     weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if not weights:
-        pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
+        found = pickles(folder)
         raise RefusedModelError(
             f"reward model {name!r} has no safetensors weights"
-            + (f", only {listing(sorted(pickles))}" if pickles else ""),
+            + (f", only {listing(found)}" if found else ""),
             where=str(folder),
             fix="convert it to safetensors: pickled weights can run code and are never opened",
+        )
+    if (folder / "adapter_config.json").exists():
+        raise RefusedModelError(
+            f"reward model {name!r} comes with an adapter, which may or may not be applied",
+            where=str(folder),
+            fix="merge the adapter into the weights",
+        )
+    if not (folder / "tokenizer.json").is_file():
+        raise RefusedModelError(
+            f"reward model {name!r} has no tokenizer.json",
+            where=str(folder),
+            fix="add it: AutoTokenizer.from_pretrained(…).save_pretrained(…) writes one",
         )
     tokenizer_config = _json(folder / "tokenizer_config.json", missing_ok=True)
     return RewardModelSpec(
@@ -180,7 +184,7 @@ def describe(
     )
 
 
-def _folder(target: str, workspace: Workspace) -> Path:
+def _folder(target: str, workspace: Workspace, *, download: bool) -> Path:
     built_in = files("evalkit.reward_models").joinpath(target)
     if "/" not in target and built_in.joinpath("config.json").is_file():
         return Path(str(built_in))
@@ -188,7 +192,7 @@ def _folder(target: str, workspace: Workspace) -> Path:
         return Path(target)
     match = HUB_ID.fullmatch(target)
     if match is not None:
-        return _snapshot(match["repo"], match["revision"])
+        return _snapshot(match["repo"], match["revision"], download=download)
     known = [*workspace.config["reward_models"], *built_ins()]
     raise MissingError(
         f"reward model {target!r} not found",
@@ -196,6 +200,12 @@ def _folder(target: str, workspace: Workspace) -> Path:
         "folder of that name",
         fix=f"known reward models: {listing(known)}. {did_you_mean(target, known)}".strip(),
     )
+
+
+def pickles(folder: Path) -> list[str]:
+    """Pickled files of a checkpoint that may be part of it; a trainer's own leftovers are not."""
+    found = (p.name for pattern in PICKLES for p in folder.glob(pattern))
+    return sorted(n for n in found if n not in TRAINER_LEFTOVERS and "rng_state" not in n)
 
 
 def built_ins() -> list[str]:
@@ -207,7 +217,7 @@ def built_ins() -> list[str]:
     )
 
 
-def _snapshot(repo: str, revision: str | None) -> Path:
+def _snapshot(repo: str, revision: str | None, *, download: bool) -> Path:
     """The local folder of a Hub repository; downloads only where that was allowed."""
     try:
         from huggingface_hub import snapshot_download
@@ -223,6 +233,7 @@ def _snapshot(repo: str, revision: str | None) -> Path:
             snapshot_download(
                 repo,
                 revision=revision,
+                local_files_only=not download,
                 allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt"],
             )
         )

@@ -157,7 +157,7 @@ def _check_sentinels(
             f"{len(keys)} checked); nothing was scored, so that old and new are never mixed",
             where="\n     ".join(moved),
             fix="find out what changed (weights, tokenizer, library); to start over, move "
-            ".evalkit/store.db away",
+            ".evalkit/store.db and the reference's rewards/ folder away",
         )
 
 

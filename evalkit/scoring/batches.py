@@ -58,7 +58,7 @@ def score_batches(
             continue
         try:
             found = model.rewards([rendered[key].ids for key in batch])
-        except (RewardModelMemoryError, RuntimeError) as error:
+        except (RewardModelMemoryError, RuntimeError, IndexError) as error:
             if len(batch) > 1:
                 if isinstance(error, RewardModelMemoryError):
                     limit = size * len(_halves(batch)[0]) / len(batch)

@@ -44,7 +44,7 @@ class Estimate:
         clusters: Independent units among them.
         method: How the interval was made.
         resamples: Bootstrap draws behind it, 0 if none.
-        seed: Of the resamples, and of the order in which the betting interval bets.
+        seed: Of the resamples.
     """
 
     value: float | None
@@ -104,7 +104,7 @@ def mean(
         clusters: (n,) cluster of each row; each row its own if None.
         keys: (n,) bootstrap keys, equal within a cluster; needed for resamples.
         resamples: Bootstrap draws; 0 for the analytic interval.
-        seed: Recorded; also shuffles the rows for the betting interval.
+        seed: Of the keys; recorded.
 
     Returns:
         The estimate; without rows all of it is None. With one cluster or no variance an unbounded
@@ -124,9 +124,7 @@ def mean(
     if len(column) == 0:
         return Estimate(None, None, None, None, level, 0, 0, "undefined", 0, seed)
     units = _group(column, clusters, keys)
-    method, low, high = _interval(
-        units, bounded=bounded, level=level, resamples=resamples, seed=seed
-    )
+    method, low, high = _interval(units, bounded=bounded, level=level, resamples=resamples)
     return Estimate(
         value=units.value,
         low=low,
@@ -152,7 +150,7 @@ def _group(column: FloatArray, clusters: IntArray | None, keys: Keys | None) -> 
 
 
 def _interval(
-    units: _Clusters, *, bounded: bool, level: float, resamples: int, seed: int
+    units: _Clusters, *, bounded: bool, level: float, resamples: int
 ) -> tuple[Method, float | None, float | None]:
     spread = units.stderr
     if resamples and spread:
@@ -163,7 +161,7 @@ def _interval(
         even = np.ptp(units.sizes) == 0
         shaky = len(units.sums) < FEW_CLUSTERS or not spread or edge < NEAR_THE_EDGE * spread
         if shaky and even:
-            return ("betting", *_betting(units.sums / units.sizes, level, seed))
+            return ("betting", *_betting(units.sums / units.sizes, level))
         if spread and edge > 0:
             return ("logit-t", *_logit_t(value, spread, len(units.sums), level))
         return "undefined", None, None
@@ -202,15 +200,20 @@ def _bca(units: _Clusters, spread: float, level: float, resamples: int) -> tuple
     return float(low), float(high)
 
 
-def _betting(values: FloatArray, level: float, seed: int) -> tuple[float, float]:
+def _betting(values: FloatArray, level: float) -> tuple[float, float]:
     """Hedged-capital interval (Waudby-Smith and Ramdas 2024, section 4.2) for a mean in [0, 1].
 
     Two gamblers bet against each candidate mean, one that it is too low, one that it is too high;
-    a candidate against which either gets rich, by a factor 2/α, is out. The bets need rows in
-    random order: they are sorted, so that the file's order does not matter, and then shuffled.
+    a candidate against which either gets rich, by a factor 2/α, is out. The bets need rows in an
+    order that knows nothing of them: they are sorted, so that the file's order does not matter,
+    and shuffled by a generator of fixed seed. A mean above ½ is looked at from the other side, so
+    that swapping checkpoint and reference mirrors the interval.
     """
+    if values.mean() > 0.5:
+        low, high = _betting(1 - values, level)
+        return 1 - high, 1 - low
     alpha = 1 - level
-    x = np.random.default_rng(seed).permutation(np.sort(values))
+    x = np.random.default_rng(0).permutation(np.sort(values))
     n = len(x)
     steps = np.arange(1, n + 1)
     centre = (0.5 + np.cumsum(x)) / (steps + 1)

@@ -195,8 +195,11 @@ class Store:
         db = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, uri=uri)
         db.text_factory = bytes  # damage can make text undecodable
         try:
-            if not uri and _state(db) == EMPTY:
-                _create(db)
+            _, application_id, version = _state(db)
+            if not uri and (
+                application_id == 0 or (version == 0 and application_id == APPLICATION_ID)
+            ):
+                _create(db)  # looks again under a lock: another process may be at it
             self._check(db)
             if not uri:
                 db.execute("PRAGMA journal_mode = TRUNCATE")

@@ -40,6 +40,7 @@ class Pack:
             self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
             self.fingerprint = bytes.fromhex(self.manifest["fingerprint"]).hex()
             schema = self.manifest["schema"]
+            self.name = str(dict(self.manifest["reward_model"]).get("name", self.fingerprint[:16]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(f"its manifest.json is unreadable: {error}") from None
         if schema != SCHEMA:
@@ -77,9 +78,12 @@ class Pack:
         if hashlib.sha256(data).hexdigest() != self.manifest.get("sha256"):
             raise self._damaged(f"{FILE} does not match its digest")
         found = {}
-        for line in pq.read_table(io.BytesIO(data)).to_pylist():
-            chk = line.pop("checksum")
-            row = StoredReward(**line)
+        try:
+            lines = pq.read_table(io.BytesIO(data)).to_pylist()
+            rows = [(line.pop("checksum"), StoredReward(**line)) for line in lines]
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise self._damaged(f"{FILE} is unreadable: {error}") from None
+        for chk, row in rows:
             if checksum(self.fingerprint, row).hex() != chk:
                 raise self._damaged(f"row {row.conversation[:12]} does not match its checksum")
             found[row.conversation] = row
