@@ -91,7 +91,7 @@ def _cache(name: str, session: Session) -> None:
 @click.argument("name")
 @reward_model_options
 @click.pass_obj
-def score(context: Context, name: str, /, **chosen: Any) -> None:
+def score(context: Context, /, name: str, **chosen: Any) -> None:
     """Put the rewards of one more reward model beside the reference NAME."""
     _cache(name, Session(context, chosen))
 
