@@ -122,7 +122,8 @@ class Workspace:
             raise InputError(
                 f"benchmark {name!r} not found",
                 where=f"looked for {path}",
-                fix=f"known benchmarks: {listing(known)}. {did_you_mean(name, known)}".strip(),
+                fix=f"known benchmarks: {listing(known)}. {did_you_mean(name, known)}".strip()
+                + ("" if known else " Start in the workspace that has it: evalkit -C DIR …"),
             )
         return path
 
@@ -233,6 +234,11 @@ class Workspace:
         )
 
     def _not_found(self, spec: str, role: Role, table: str) -> InputError:
+        if Path(spec).is_file():
+            return InputError(
+                f"{role} {spec!r} is a file of a format that is not read",
+                fix=f"convert it to one of {', '.join(SUFFIXES)}",
+            )
         hint = did_you_mean(spec, self.names())
         return InputError(
             f"{role} {spec!r} not found",

@@ -231,6 +231,7 @@ CONFIG = [  # evalkit.toml, and a command
 OTHER = [
     Case("unknown-reference", "compare --model good.jsonl --ref refs_on",
          "reference 'refs_on' | looked in | did you mean: refs_one? | refs add refs_on", {}),
+    Case("csv", "score table.csv", "'table.csv' | not read | .jsonl", {"table.csv": "a,b"}),
     Case("unknown-checkpoint", "compare --model ckpt_11 --ref refs_one",
          "checkpoint 'ckpt_11' | looked in | did you mean: ckpt_10? | --model path", {}),
     Case("no-reference", "compare --model good.jsonl", "no reference is named | --ref NAME", {}),
