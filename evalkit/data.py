@@ -194,18 +194,7 @@ def completion_set(
             what = f"{prompt.prompt_id!r} is given to two different prompts or subsets"
             faults.append(Fault(row.where, "id", what))
             continue
-        known = answers.setdefault(prompt.prompt_id, {})
-        following = max(known, default=-1) + 1 if row.id is None else 0
-        index = following if row.index is None else row.index
-        repeats += index in known
-        if known.setdefault(index, row.completion) != row.completion:
-            faults.append(
-                Fault(
-                    row.where,
-                    "index",
-                    f"{index} of prompt {prompt.prompt_id!r} has a different completion before",
-                )
-            )
+        repeats += _place(row, prompt.prompt_id, answers.setdefault(prompt.prompt_id, {}), faults)
     if faults:
         raise MalformedError(
             source or name,
@@ -223,6 +212,17 @@ def completion_set(
         source=source,
         notice="; ".join(filter(None, [notice, repeated])),
     )
+
+
+def _place(row: Row, prompt_id: str, known: dict[int, str], faults: list[Fault]) -> bool:
+    """Put a row's completion among those of its prompt; True if it was there already."""
+    following = max(known, default=-1) + 1 if row.id is None else 0
+    index = following if row.index is None else row.index
+    repeated = index in known
+    if known.setdefault(index, row.completion) != row.completion:
+        what = f"{index} of prompt {prompt_id!r} has a different completion before"
+        faults.append(Fault(row.where, "index", what))
+    return repeated
 
 
 def prompt_of(row: Row, prompts: Mapping[str, Prompt], faults: list[Fault]) -> Prompt | None:
