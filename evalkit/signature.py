@@ -7,6 +7,7 @@ from urllib.parse import quote, unquote
 
 from evalkit.errors import InputError
 
+NUMBERS = ("max_length", "n", "left_out", "truncated", "resamples", "seed")
 SAFE = "#,;=+@/~()[]"
 
 
@@ -19,9 +20,12 @@ class Signature:
         reference: Likewise.
         rm: Name and the first 16 digits of its fingerprint, joined by `#`.
         dtype: Of the reward model's trunk.
+        max_length: Its limit in tokens.
+        overlong: What becomes of longer conversations.
         benchmark: Whose prompts had to be answered; empty if none was named.
         n: Prompts compared.
         left_out: Prompts that could not be compared.
+        truncated: Completions that lost tokens.
         missing: What was to be done about those.
         ties: The tie rule.
         ci: The interval's method and level.
@@ -34,9 +38,12 @@ class Signature:
     reference: str
     rm: str
     dtype: str
+    max_length: int
+    overlong: str
     benchmark: str
     n: int
     left_out: int
+    truncated: int
     missing: str
     ties: str
     ci: str
@@ -61,7 +68,7 @@ class Signature:
         found = dict(pair.partition(":")[::2] for pair in pairs)
         values = {key: unquote(value, errors="surrogateescape") for key, value in found.items()}
         try:
-            numbers = {key: int(values[key]) for key in ("n", "left_out", "resamples", "seed")}
+            numbers = {key: int(values[key]) for key in NUMBERS}
         except (KeyError, ValueError):
             numbers = {}
         complete = found.keys() == {f.name for f in fields(cls)} and len(found) == len(pairs)

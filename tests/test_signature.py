@@ -13,9 +13,12 @@ PLAIN = Signature(
     reference="gpt4_refs#ba9876543210",
     rm="demo-rm#0123456789abcdef",
     dtype="float32",
+    max_length=8192,
+    overlong="error",
     benchmark="",
     n=160,
     left_out=0,
+    truncated=0,
     missing="error",
     ties="margin=0.25",
     ci="logit-t,betting,t;0.95",
@@ -34,9 +37,12 @@ COUNT = st.integers(0, 2**70)
         reference=HOSTILE,
         rm=HOSTILE,
         dtype=HOSTILE,
+        max_length=COUNT,
+        overlong=HOSTILE,
         benchmark=HOSTILE,
         n=COUNT,
         left_out=COUNT,
+        truncated=COUNT,
         missing=HOSTILE,
         ties=HOSTILE,
         ci=HOSTILE,
@@ -57,7 +63,8 @@ def test_signature_is_one_line_that_parses_back(signature):
 def test_signature_names_every_choice_in_its_fixed_order():
     assert str(PLAIN) == (
         "compare|checkpoint:ckpt_1200#0123456789ab|reference:gpt4_refs#ba9876543210"
-        "|rm:demo-rm#0123456789abcdef|dtype:float32|benchmark:|n:160|left_out:0|missing:error"
+        "|rm:demo-rm#0123456789abcdef|dtype:float32|max_length:8192|overlong:error|benchmark:"
+        "|n:160|left_out:0|truncated:0|missing:error"
         "|ties:margin=0.25|ci:logit-t,betting,t;0.95|resamples:0|seed:0|version:1.2.3"
     )
 
