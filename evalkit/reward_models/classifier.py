@@ -167,7 +167,10 @@ def _check(spec: RewardModelSpec) -> tuple[Any, Any]:
     lines = [f"{what}: {listing(sorted(keys))}" for what, keys in findings.items() if keys]
     declared = (config.architectures or ["(none)"])[0]
     if declared != native.__name__:
+        trunk = f"{native.base_model_prefix}."
+        head = [name for name in _tensor_names(spec) if not name.startswith(trunk)]
         lines.append(f"declared class {declared}, where this trunk's is {native.__name__}")
+        lines.append(f"tensors that {declared} may read in its own way: {listing(head)}")
     if extra := pickles(spec.path):
         lines.append(f"unexplained files: {listing(sorted(extra))}")
     if config.num_labels != 1:
@@ -187,15 +190,17 @@ def _native_class(spec: RewardModelSpec) -> tuple[Any, Any]:
         mapping = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
         return mapping[type(config)], config
     except (ValueError, KeyError):
-        names = [name for path in spec.path.glob("*.safetensors") for name in _tensor_names(path)]
         model_type = "no sequence-classification class of transformers has this model_type"
-        lines = [model_type, f"unexplained tensors: {listing(sorted(names))}"]
+        lines = [model_type, f"unexplained tensors: {listing(_tensor_names(spec))}"]
         raise _refusal(spec, lines) from None
 
 
-def _tensor_names(path: Any) -> list[str]:
-    with safe_open(path, framework="pt") as file:
-        return list(file.keys())
+def _tensor_names(spec: RewardModelSpec) -> list[str]:
+    names: set[str] = set()
+    for path in spec.path.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names.update(file.keys())
+    return sorted(names)
 
 
 def _refusal(spec: RewardModelSpec, lines: list[str]) -> RefusedModelError:
