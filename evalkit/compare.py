@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST_RESAMPLES = 100
-METRICS = ("mean_reward", "reference_mean_reward", "win_rate", "win_probability", "margin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Group:
         wins: Prompts whose mean outcome is above one half.
         ties: Prompts whose mean outcome is one half, or whose pairs are all ties.
         losses: Prompts whose mean outcome is below one half.
-        estimates: One per name of `METRICS`.
+        estimates: `mean_reward`, `reference_mean_reward`, `win_rate`, `win_probability`, `margin`.
     """
 
     n: int
@@ -205,6 +204,8 @@ def compare(
 
     Raises:
         InputError: Unknown names, malformed files, unmatched prompts.
+        IntegrityError: A reference that is not what its manifest says, prompts that differ under
+            one id, or known rewards that come out differently now.
         MissingError: A reward model that is not here, or completions without a reward.
     """
     options = options or Options()

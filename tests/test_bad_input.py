@@ -368,12 +368,13 @@ def test_bad_input_is_refused_with_place_and_fix_and_nothing_is_written(workspac
     [
         ("score bad.jsonl", 2, "bad.jsonl:1: is not JSON"),
         ("compare --model ckpt_10 --ref nonsuch", 2, "reference 'nonsuch' not found"),
-        ("refs verify refs_two", 2, "known references: refs_one"),
+        ("refs verify refs_bad", 5, "manifest.json"),
         ("score bad.parquet", 2, "bad.parquet"),
     ],
 )
 def test_the_program_itself_refuses_with_the_same_codes(workspace, arguments, code, says):
-    _write(workspace, {"bad.jsonl": "{", "bad.parquet": "PAR1 no"})
+    broken = {"bad.jsonl": "{", "bad.parquet": "PAR1 no"}
+    _write(workspace, {**broken, "reference_cache/refs_bad/manifest.json": "{"})
     done = subprocess.run(
         [sys.executable, "-m", "evalkit", *arguments.split()],
         capture_output=True,

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +10,8 @@ from hypothesis import strategies as st
 from evalkit.data import Message, Prompt, completion_set, default_prompt_id
 from evalkit.errors import InputError, MalformedError
 from evalkit.formats import read_prompts, read_rows
+from tests.shared_data import ALPACA_EVAL, needs_shared
 
-ALPACA = Path(__file__).parents[2] / "shared/data/alpaca_eval/alpaca_eval_outputs"
 BOM = b"\xef\xbb\xbf"
 LOOK_ALIKES = ["00123", "2024-01-01", "1e5", "NA", "None", "null", "true", "", " ", "-0", "\ufeff"]
 SEPARATORS = "a\u2028b\u2029c\x85d\0e\x0bf\x0cg\x1ch\ri\nj\r\nk"
@@ -329,10 +328,10 @@ def test_prompts_of_a_benchmark_are_read_by_id_in_order(write):
     assert list(found.items()) == [(i, Prompt(i, user(i), "s")) for i in "ba"]
 
 
-@pytest.mark.skipif(not ALPACA.is_dir(), reason=f"no {ALPACA}: the real files are not shared here")
+@needs_shared
 def test_the_real_alpaca_eval_files_give_all_their_rows():
     sizes = {}
-    for path in sorted(ALPACA.glob("*.json")):
+    for path in sorted(ALPACA_EVAL.glob("*.json")):
         rows = read_rows(str(path))
         raw = json.loads(path.read_bytes())
         assert [row.completion for row in rows] == [record["output"] for record in raw]

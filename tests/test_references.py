@@ -224,7 +224,7 @@ def test_a_failed_write_leaves_nothing_behind_and_the_old_in_place(workspace, mo
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "../x", "a/b", "/tmp/x", ".hidden", "a b", "é", "x" * 61, "-x", "a\0"]
+    "name", ["", ".", "..", "../x", "a/b", "/abs/x", ".hidden", "a b", "é", "x" * 61, "-x", "a\0"]
 )
 def test_a_bad_name_is_refused_and_a_good_one_suggested(workspace, name):
     with pytest.raises(InputError, match="is no name for a reference") as refusal:

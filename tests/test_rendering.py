@@ -119,6 +119,11 @@ def test_an_overlong_conversation_is_an_error_of_its_row():
         assert (f"{length} tokens" in found.problem) is problem
 
 
+def test_a_limit_without_room_for_text_is_no_reward():
+    (found,) = renderer(DEMO_RM, max_length=1, overlong="truncate-left").render([HI])
+    assert (found.ids, "no room" in found.problem) == ([], True)
+
+
 def test_truncation_keeps_the_bos_and_the_end_of_the_answer_and_counts_the_rest():
     whole = ids_of(DEMO_RM, *HI)
     (found,) = renderer(DEMO_RM, max_length=len(whole) - 3, overlong="truncate-left").render([HI])

@@ -257,7 +257,7 @@ def test_a_model_larger_than_its_device_is_spread_and_scores_the_same(demo):
     from evalkit.reward_models.classifier import load as load_classifier
 
     spread = load_classifier(spec_of(DEMO_RM), max_memory={"cpu": "1MB"})
-    assert "disk" in set(spread.placement.values())
+    assert "disk" in set(spread.model.hf_device_map.values())
     conversations = [(Message("user", "Hi"), Message("assistant", "x " * n)) for n in (1, 9, 30)]
     assert rewards(spread, conversations) == pytest.approx(rewards(demo, conversations), abs=1e-6)
 

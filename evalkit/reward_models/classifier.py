@@ -33,7 +33,6 @@ class SequenceClassifier:
     Attributes:
         model: The transformers model.
         device: Where its inputs go, such as `cpu` or `cuda:0`.
-        placement: Module -> device, where accelerate spread it; empty on one device.
     """
 
     def __init__(self, spec: RewardModelSpec, model: Any, tokenizer: Any) -> None:
@@ -46,7 +45,6 @@ class SequenceClassifier:
         self.device = str(model.get_input_embeddings().weight.device)
         if self.device == "meta":  # offloaded: accelerate moves what it needs to the CPU
             self.device = "cpu"
-        self.placement: dict[str, Any] = dict(getattr(model, "hf_device_map", {}))
 
     def render(self, conversations: Sequence[Messages]) -> list[Rendered]:
         """Token ids of each conversation."""

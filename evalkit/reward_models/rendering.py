@@ -85,7 +85,7 @@ class Renderer:
                     found[i] = self._fit(ids)
                 else:
                     texts.append(self._apply(messages, tokenize=False))
-            except Exception as error:
+            except Exception as error:  # a template is foreign code and may raise anything
                 found[i] = Rendered([], problem=f"the chat template refuses it: {error}")
         encoded = iter(
             self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else ()
@@ -111,6 +111,10 @@ class Renderer:
             what = f"token id {highest}, where the model knows {self._vocabulary} tokens"
             return Rendered([], problem=what)
         room = self._spec.max_length - len(self._before) - len(self._after)
+        if room < 1:
+            return Rendered(
+                [], problem=f"{self._spec.max_length} tokens leave no room for any text"
+            )
         cut = max(0, len(body) - room)
         if cut and self._spec.overlong == "error":
             length = len(self._before) + len(body) + len(self._after)
