@@ -13,7 +13,8 @@ from evalkit.version import __version__
 if TYPE_CHECKING:
     from evalkit.compare import Comparison, Options
     from evalkit.errors import EvalkitError, InputError, IntegrityError, MissingError
-    from evalkit.reward_models.spec import RewardModelSpec, find_reward_model
+    from evalkit.reward_models.lookup import find_reward_model
+    from evalkit.reward_models.spec import RewardModelSpec
     from evalkit.scoring import RunSettings
     from evalkit.signature import Signature
     from evalkit.statistics.intervals import Estimate
@@ -33,7 +34,7 @@ _HOME = {
     "Signature": "evalkit.signature",
     "Store": "evalkit.store",
     "Workspace": "evalkit.workspace",
-    "find_reward_model": "evalkit.reward_models.spec",
+    "find_reward_model": "evalkit.reward_models.lookup",
 }
 
 __all__ = [

@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evalkit.data import CompletionSet, FloatArray, IntArray, Prompt, Rewards
+from evalkit.data import CompletionSet, FloatArray, IntArray, Item, Prompt
 from evalkit.errors import InputError
-from evalkit.pairing import Missing, PairedTable, TieRule, match, pair
+from evalkit.notices import notices
+from evalkit.pairing import Missing, PairedTable, TieRule, match, pair, pair_preferences
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.scoring import RunSettings, rewards_of, score
+from evalkit.scoring import (
+    RunSettings,
+    Scored,
+    ordered_pairs,
+    preferences_of,
+    rewards_of,
+    score,
+)
 from evalkit.sets import NamedSet, check_names, read_prompts, read_sets
 from evalkit.signature import Signature
 from evalkit.statistics.intervals import Estimate, mean
 from evalkit.statistics.resampling import Keys
 from evalkit.store import Store
-from evalkit.text import count, listing
 from evalkit.version import __version__
 from evalkit.workspace import Workspace
 
@@ -40,6 +47,8 @@ class Options:
         level: Nominal coverage of the intervals, in (0, 1).
         resamples: Keyed bootstrap draws for BCa intervals; 0 for analytic ones.
         seed: Of the draws.
+        temperature: Of the win probability σ(margin / temperature), in reward-model units, > 0; if
+            None, 1 for Bradley-Terry reward models, and no win probability for any other.
     """
 
     benchmark: str | None = None
@@ -48,6 +57,7 @@ class Options:
     level: float = 0.95
     resamples: int = 0
     seed: int = 0
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         few = 0 < self.resamples < FEWEST_RESAMPLES
@@ -56,6 +66,10 @@ class Options:
                 f"level {self.level}, resamples {self.resamples}, seed {self.seed}",
                 fix=f"the level lies between 0 and 1, the seed is at least 0, and resamples are 0 "
                 f"or at least {FEWEST_RESAMPLES}",
+            )
+        if self.temperature is not None and not 0 < self.temperature < float("inf"):
+            raise InputError(
+                f"temperature {self.temperature}", fix="it is a number above 0, in reward units"
             )
 
 
@@ -159,9 +173,10 @@ class Comparison:
 
     def examples(self, most: int) -> tuple[list[Example], list[Example]]:
         """The prompts with the largest losses and with the largest wins, largest first."""
-        order = np.lexsort((self.table.prompt_id, self.table.margin)).tolist()
-        losses = [row for row in order if self.table.margin[row] < 0][:most]
-        wins = [row for row in reversed(order) if self.table.margin[row] > 0][:most]
+        lead = self.table.lead
+        order = np.lexsort((self.table.prompt_id, lead)).tolist()
+        losses = [row for row in order if lead[row] < 0][:most]
+        wins = [row for row in reversed(order) if lead[row] > 0][:most]
         return [self._example(row) for row in losses], [self._example(row) for row in wins]
 
     def _example(self, row: int) -> Example:
@@ -209,6 +224,11 @@ def compare(
         MissingError: A reward model that is not here, or completions without a reward.
     """
     options = options or Options()
+    if reward_model.is_pairwise and options.temperature is not None:
+        raise InputError(
+            f"{reward_model.name!r} states probabilities of its own, which have no temperature",
+            fix="leave --temperature out",
+        )
     right = read_sets(references, "reference", workspace, options.benchmark)
     options = _with_benchmark(options, right)
     left = read_sets(checkpoints, "checkpoint", workspace, options.benchmark)
@@ -216,15 +236,62 @@ def compare(
     expected = read_prompts(options.benchmark, workspace).values()
     for model, ref in product(left, right):
         match(model.completions, ref.completions, missing=options.missing, expected=expected)
-    conversations = [c for found in (*left, *right) for c in found.completions.conversations()]
+    sides = [[found.completions for found in side] for side in (left, right)]
     packs = [pack for found in (*left, *right) for pack in found.packs()]
-    scored = score(reward_model, conversations, store, packs=packs, settings=settings)
-    sides = [
-        [(s.completions, rewards_of(s.completions, scored)) for s in side] for side in (left, right)
-    ]
+    scored = score(reward_model, _items(sides, reward_model), store, packs=packs, settings=settings)
+    tables = _tables(sides, scored, reward_model, options, expected)
     return [
-        _compare_pair(model, ref, reward_model, options, expected) for model, ref in product(*sides)
+        _comparison(checkpoint, reference, table, reward_model, options)
+        for (checkpoint, reference), table in zip(product(sides[0], sides[1]), tables, strict=True)
     ]
+
+
+def _items(sides: Sequence[Sequence[CompletionSet]], reward_model: RewardModelSpec) -> list[Item]:
+    """What must be scored: every completion, or every pairing in both orders."""
+    left, right = sides
+    if reward_model.is_pairwise:
+        pairs = [both for c, r in product(left, right) for both in ordered_pairs(c, r)]
+        return [item for both in pairs for item in both]
+    return [item for found in (*left, *right) for item in found.conversations()]
+
+
+def _tables(
+    sides: Sequence[Sequence[CompletionSet]],
+    scored: Scored,
+    reward_model: RewardModelSpec,
+    options: Options,
+    expected: Iterable[Prompt],
+) -> Iterator[PairedTable]:
+    """The table of each checkpoint against each reference, in the order of `product`."""
+    temperature = _temperature(options, reward_model)
+    if reward_model.is_pairwise:
+        for left, right in product(sides[0], sides[1]):
+            yield pair_preferences(
+                left,
+                right,
+                preferences_of(left, right, scored),
+                ties=options.ties,
+                missing=options.missing,
+                expected=expected,
+            )
+        return
+    rewards = [[(found, rewards_of(found, scored)) for found in side] for side in sides]
+    for checkpoint, reference in product(*rewards):
+        yield pair(
+            checkpoint,
+            reference,
+            ties=options.ties,
+            missing=options.missing,
+            expected=expected,
+            temperature=temperature,
+        )
+
+
+def _temperature(options: Options, reward_model: RewardModelSpec) -> float | None:
+    """The temperature of the win probability; None where it is the model's own, or undefined."""
+    if reward_model.is_pairwise or options.temperature is not None:
+        return options.temperature
+    return 1.0 if reward_model.family.output == "bradley-terry" else None
 
 
 def _with_benchmark(options: Options, references: Sequence[NamedSet]) -> Options:
@@ -235,29 +302,28 @@ def _with_benchmark(options: Options, references: Sequence[NamedSet]) -> Options
     return options
 
 
-def _compare_pair(
-    checkpoint: tuple[CompletionSet, Rewards],
-    reference: tuple[CompletionSet, Rewards],
+def _comparison(
+    checkpoint: CompletionSet,
+    reference: CompletionSet,
+    table: PairedTable,
     reward_model: RewardModelSpec,
     options: Options,
-    expected: Iterable[Prompt],
 ) -> Comparison:
-    table = pair(
-        checkpoint, reference, ties=options.ties, missing=options.missing, expected=expected
-    )
     keys = table.resample_keys(options.seed)
     everything = np.arange(len(table.prompt_id))
     names = sorted(set(table.subset.tolist()) - {""})
     return Comparison(
-        checkpoint=checkpoint[0],
-        reference=reference[0],
+        checkpoint=checkpoint,
+        reference=reference,
         reward_model=reward_model,
         table=table,
         overall=_group(table, everything, keys, options),
         subsets={name: _group(table, table.rows(name), keys, options) for name in names},
         worst_case=_worst_case(table),
-        notices=_notices(checkpoint[0], reference[0], reward_model, table),
-        signature=_signature(checkpoint[0], reference[0], reward_model, table, options),
+        notices=notices(
+            checkpoint, reference, reward_model, table, _temperature(options, reward_model)
+        ),
+        signature=_signature(checkpoint, reference, reward_model, table, options),
     )
 
 
@@ -300,32 +366,6 @@ def _worst_case(table: PairedTable) -> tuple[float, float] | None:
     return won / n, (won + left_out) / n
 
 
-def _notices(
-    checkpoint: CompletionSet,
-    reference: CompletionSet,
-    reward_model: RewardModelSpec,
-    table: PairedTable,
-) -> tuple[str, ...]:
-    notices = [reference.notice, checkpoint.notice, reward_model.notice]
-    if left_out := sorted(table.unmatched.prompt_ids):
-        n = len(left_out) + len(table.prompt_id)
-        notices.append(f"{len(left_out)} of {n} prompts are left out: {listing(left_out)}")
-    kept = set(table.prompt_id.tolist())
-    notices += [
-        f"{side.name}: {count(empty, 'empty completion')} scored as it is"
-        for side in (checkpoint, reference)
-        if (empty := sum(c == "" for p, c in side.answers() if p.prompt_id in kept))
-    ]
-    if table.truncated:
-        notices.append(f"{count(table.truncated, 'completion')} scored with tokens cut off")
-    if reward_model.dtype != "float32":
-        notices.append(
-            f"rewards are computed in {reward_model.dtype}: margins below about "
-            f"{reward_model.tolerance} of a reward's spread are numeric noise"
-        )
-    return tuple(dict.fromkeys(notice for notice in notices if notice))
-
-
 def _signature(
     checkpoint: CompletionSet,
     reference: CompletionSet,
@@ -334,6 +374,7 @@ def _signature(
     options: Options,
 ) -> Signature:
     method = "bca" if options.resamples else "logit-t,betting,t"
+    temperature = _temperature(options, reward_model)
     return Signature(
         checkpoint=f"{checkpoint.name}#{checkpoint.digest[:12]}",
         reference=f"{reference.name}#{reference.digest[:12]}",
@@ -347,6 +388,8 @@ def _signature(
         truncated=table.truncated,
         missing=options.missing,
         ties=str(options.ties),
+        output=reward_model.family.output,
+        temperature="" if temperature is None else repr(float(temperature)),
         ci=f"{method};{options.level!r}",
         resamples=options.resamples,
         seed=options.seed,

@@ -34,6 +34,23 @@ class Message(NamedTuple):
 Messages = tuple[Message, ...]
 
 
+class Pair(NamedTuple):
+    """Two answers to one prompt, in the order a pair-preference model reads them."""
+
+    prompt: Messages
+    first: str
+    second: str
+
+    def conversations(self) -> tuple[Messages, Messages]:
+        """The prompt with either answer."""
+        first, second = (Message("assistant", text) for text in (self.first, self.second))
+        return (*self.prompt, first), (*self.prompt, second)
+
+
+# What a reward model scores: a conversation, or for a pair-preference model an ordered pair.
+Item = Messages | Pair
+
+
 def canonical_json(value: object) -> str:
     """JSON with sorted keys, no spaces and ASCII escapes: one text per value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -47,6 +64,11 @@ def digest(kind: str, value: object) -> str:
 def conversation_key(messages: Messages) -> str:
     """Identity of a whole conversation: exact code points, roles and order."""
     return digest("conversation", messages)
+
+
+def item_key(item: Item) -> str:
+    """Identity of what is scored; for a pair, in its order."""
+    return digest("pair", item) if isinstance(item, Pair) else conversation_key(item)
 
 
 def default_prompt_id(messages: Messages) -> str:
@@ -153,6 +175,33 @@ class Rewards:
 
     def __post_init__(self) -> None:
         for column in (self.prompt_id, self.index, self.reward, self.tokens, self.cut):
+            column.setflags(write=False)
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What a pair-preference model says of a checkpoint against a reference.
+
+    One row for each pairing of a prompt's K_p completions with its M_p reference completions,
+    N = ΣK_p·M_p, both orders asked.
+
+    Attributes:
+        prompt_id: (N,) rows of one prompt together.
+        probability: (N,) that the checkpoint's completion is the better one, mean over both
+            orders, in [0, 1]; NaN where there is none.
+        order_gap: (N,) how far the two orders lie apart, in [0, 1].
+        cut: (N,) tokens lost to truncation, both orders together.
+        failures: Row number -> why there is no probability.
+    """
+
+    prompt_id: TextArray
+    probability: FloatArray
+    order_gap: FloatArray
+    cut: IntArray
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for column in (self.prompt_id, self.probability, self.order_gap, self.cut):
             column.setflags(write=False)
 
 

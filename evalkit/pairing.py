@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from evalkit.data import CompletionSet, FloatArray, IntArray, Prompt, Rewards, TextArray
+from evalkit.data import (
+    CompletionSet,
+    FloatArray,
+    IntArray,
+    Preferences,
+    Prompt,
+    Rewards,
+    TextArray,
+)
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.statistics.outcomes import all_pairs, mean_by_group, outcomes, win_probabilities
 from evalkit.statistics.resampling import Keys
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Missing = Literal["error", "drop"]
+Reasons = list[tuple[str, str]]  # prompt id, why one of its completions has no number
+NO_REWARD = "it has no reward"
 CLIP = 60
 
 
@@ -27,7 +37,8 @@ class TieRule:
     """What counts as a tie and what becomes of it.
 
     Attributes:
-        margin: |margin| ≤ this is a tie, in reward-model units.
+        margin: |margin| ≤ this is a tie, in reward-model units; of a pair-preference model,
+            |P − ½| ≤ this.
         drop: Leave ties out of the win rate instead of counting them one half.
     """
 
@@ -73,7 +84,10 @@ class PairedTable:
         reference_reward: (P,) likewise.
         outcome: (P,) mean outcome over all K_p·M_p pairs, in [0, 1]; NaN if ties are dropped and
             all pairs are tied.
-        probability: (P,) mean win probability over the same pairs, in [0, 1].
+        probability: (P,) mean win probability over the same pairs, in [0, 1]; NaN if the reward
+            model's margins have no temperature.
+        order_gap: (P,) how far a pair-preference model's two orders lie apart, in [0, 1]; NaN for
+            other reward models, as the rewards and tokens are for a pair-preference model.
         checkpoint_tokens: (P,) mean tokens of the conversations, template included.
         reference_tokens: (P,) likewise.
         truncated: Completions of these prompts that lost tokens.
@@ -86,6 +100,7 @@ class PairedTable:
     reference_reward: FloatArray
     outcome: FloatArray
     probability: FloatArray
+    order_gap: FloatArray
     checkpoint_tokens: FloatArray
     reference_tokens: FloatArray
     truncated: int
@@ -95,6 +110,11 @@ class PairedTable:
     def margin(self) -> FloatArray:
         """(P,) checkpoint reward minus reference reward."""
         return self.checkpoint_reward - self.reference_reward
+
+    @property
+    def lead(self) -> FloatArray:
+        """(P,) how clearly the checkpoint is ahead: the margin, or P − ½ where there is none."""
+        return np.where(np.isnan(self.order_gap), self.margin, self.probability - 0.5)
 
     def rows(self, subset: str) -> IntArray:
         """Row numbers of one subset."""
@@ -112,6 +132,7 @@ class PairedTable:
 
     def columns(self) -> dict[str, TextArray | FloatArray]:
         """Column name -> values, in the order they are written."""
+        pairwise = {} if np.all(np.isnan(self.order_gap)) else {"order_gap": self.order_gap}
         return {
             "prompt_id": self.prompt_id,
             "subset": self.subset,
@@ -120,6 +141,7 @@ class PairedTable:
             "margin": self.margin,
             "outcome": self.outcome,
             "win_probability": self.probability,
+            **pairwise,
             "checkpoint_tokens": self.checkpoint_tokens,
             "reference_tokens": self.reference_tokens,
         }
@@ -137,6 +159,7 @@ def pair(
     ties: TieRule,
     missing: Missing = "error",
     expected: Iterable[Prompt] = (),
+    temperature: float | None = 1.0,
 ) -> PairedTable:
     """Match two sets by prompt, whatever the order of their rows.
 
@@ -146,6 +169,7 @@ def pair(
         ties: The tie rule.
         missing: What to do about prompts that cannot be paired: refuse, or leave out and count.
         expected: The benchmark's prompts, where one is named: all of them must be answered.
+        temperature: Of the win probability, in reward-model units; None for no probability.
 
     Returns:
         The table, sorted by prompt id.
@@ -156,16 +180,65 @@ def pair(
         MissingError: Completions without a reward under `missing="error"`.
     """
     prompts = match(checkpoint[0], reference[0], missing=missing, expected=expected)
-    unmatched = _unmatched(checkpoint, reference, prompts)
-    if missing == "error" and unmatched.unscored:
-        raise _unscored(unmatched, prompts)
-    kept = sorted(prompts.keys() - unmatched.prompt_ids)
-    if not kept:
-        raise InputError(
-            f"{checkpoint[0].name!r} and {reference[0].name!r} have no scored prompt in common",
-            fix="compare answers to the same prompts",
-        )
-    return _table(kept, checkpoint, reference, ties, unmatched)
+    reasons: Reasons = [
+        (str(rewards.prompt_id[row]), f"{found.name}: {rewards.failures.get(row, NO_REWARD)}")
+        for found, rewards in (checkpoint, reference)
+        for row in np.flatnonzero(np.isnan(rewards.reward)).tolist()
+    ]
+    kept, unmatched = _keep(checkpoint[0], reference[0], prompts, reasons, missing)
+    left, right = (_rows_by_prompt(side[1].prompt_id, kept) for side in (checkpoint, reference))
+    prompt, i, j = all_pairs(left.sizes, right.sizes)
+    margins = checkpoint[1].reward[left.order][i] - reference[1].reward[right.order][j]
+    unknown = np.full(len(margins), np.nan)
+    games = _Games(
+        prompt,
+        margins,
+        unknown if temperature is None else win_probabilities(margins, temperature=temperature),
+        unknown,
+    )
+    means = [
+        mean_by_group(values[rows.order].astype(np.float64), rows.prompt, len(kept))
+        for (_, rewards), rows in ((checkpoint, left), (reference, right))
+        for values in (rewards.reward, rewards.tokens)
+    ]
+    truncated = sum(
+        int(np.count_nonzero(rewards.cut[rows.order]))
+        for (_, rewards), rows in ((checkpoint, left), (reference, right))
+    )
+    return _table(kept, (checkpoint[0], reference[0]), means, games, ties, (truncated, unmatched))
+
+
+def pair_preferences(
+    checkpoint: CompletionSet,
+    reference: CompletionSet,
+    preferences: Preferences,
+    *,
+    ties: TieRule,
+    missing: Missing = "error",
+    expected: Iterable[Prompt] = (),
+) -> PairedTable:
+    """The table of a pair-preference model, which compares answers and gives none a reward.
+
+    Arguments, order and errors as for `pair`.
+    """
+    prompts = match(checkpoint, reference, missing=missing, expected=expected)
+    reasons: Reasons = [
+        (str(preferences.prompt_id[row]), preferences.failures.get(row, NO_REWARD))
+        for row in np.flatnonzero(np.isnan(preferences.probability)).tolist()
+    ]
+    kept, unmatched = _keep(checkpoint, reference, prompts, reasons, missing)
+    rows = _rows_by_prompt(preferences.prompt_id, kept)
+    probability = preferences.probability[rows.order]
+    gap = preferences.order_gap[rows.order]
+    truncated = int(np.count_nonzero(preferences.cut[rows.order]))
+    return _table(
+        kept,
+        (checkpoint, reference),
+        [np.full(len(kept), np.nan)] * 4,
+        _Games(rows.prompt, probability - 0.5, probability, gap),
+        ties,
+        (truncated, unmatched),
+    )
 
 
 def match(
@@ -223,21 +296,31 @@ def _check_same_prompts(checkpoint: CompletionSet, reference: CompletionSet) -> 
         )
 
 
-def _unmatched(
-    checkpoint: tuple[CompletionSet, Rewards],
-    reference: tuple[CompletionSet, Rewards],
+def _keep(
+    checkpoint: CompletionSet,
+    reference: CompletionSet,
     prompts: Mapping[str, Prompt],
-) -> Unmatched:
-    reasons: dict[str, list[str]] = {}
-    for completions, rewards in (checkpoint, reference):
-        for row in np.flatnonzero(np.isnan(rewards.reward)).tolist():
-            reason = f"{completions.name}: {rewards.failures.get(row, 'it has no reward')}"
-            reasons.setdefault(str(rewards.prompt_id[row]), []).append(reason)
-    return Unmatched(
-        _absent(checkpoint[0], prompts),
-        _absent(reference[0], prompts),
-        {prompt_id: "; ".join(dict.fromkeys(why)) for prompt_id, why in sorted(reasons.items())},
+    reasons: Reasons,
+    missing: Missing,
+) -> tuple[list[str], Unmatched]:
+    """The prompts to compare, sorted, and those left out; refuses what `missing` does not allow."""
+    unscored: dict[str, list[str]] = {}
+    for prompt_id, reason in reasons:
+        unscored.setdefault(prompt_id, []).append(reason)
+    unmatched = Unmatched(
+        _absent(checkpoint, prompts),
+        _absent(reference, prompts),
+        {prompt_id: "; ".join(dict.fromkeys(why)) for prompt_id, why in sorted(unscored.items())},
     )
+    if missing == "error" and unmatched.unscored:
+        raise _unscored(unmatched, prompts)
+    kept = sorted(prompts.keys() - unmatched.prompt_ids)
+    if not kept:
+        raise InputError(
+            f"{checkpoint.name!r} and {reference.name!r} have no scored prompt in common",
+            fix="compare answers to the same prompts",
+        )
+    return kept, unmatched
 
 
 def _absent(completions: CompletionSet, prompts: Mapping[str, Prompt]) -> tuple[str, ...]:
@@ -260,49 +343,58 @@ def _name(prompt: Prompt) -> str:
     return f"{short} {text[:CLIP]!r}{'…' if len(text) > CLIP else ''}"
 
 
+class _Games(NamedTuple):
+    """N pairings of completions: (N,) row of the table, lead, probability and order gap."""
+
+    prompt: IntArray
+    lead: FloatArray
+    probability: FloatArray
+    order_gap: FloatArray
+
+
 def _table(
     kept: list[str],
-    checkpoint: tuple[CompletionSet, Rewards],
-    reference: tuple[CompletionSet, Rewards],
+    sets: tuple[CompletionSet, CompletionSet],
+    means: Sequence[FloatArray],
+    games: _Games,
     ties: TieRule,
-    unmatched: Unmatched,
+    rest: tuple[int, Unmatched],
 ) -> PairedTable:
-    left, left_sizes = _rows_by_prompt(checkpoint[1], kept)
-    right, right_sizes = _rows_by_prompt(reference[1], kept)
-    prompt, i, j = all_pairs(left_sizes, right_sizes)
-    margins = checkpoint[1].reward[left][i] - reference[1].reward[right][j]
     n = len(kept)
-
-    def per_prompt(values: FloatArray | IntArray, sizes: IntArray) -> FloatArray:
-        return mean_by_group(values.astype(np.float64), np.repeat(np.arange(n), sizes), n)
-
-    subsets = {p.prompt_id: p.subset for p in checkpoint[0].prompts}
-    subsets |= {p.prompt_id: p.subset for p in reference[0].prompts if p.subset}
+    subsets = {p.prompt_id: p.subset for p in sets[0].prompts}
+    subsets |= {p.prompt_id: p.subset for p in sets[1].prompts if p.subset}
+    checkpoint_reward, checkpoint_tokens, reference_reward, reference_tokens = means
+    outcome = outcomes(games.lead, tie=ties.margin, drop_ties=ties.drop)
     table = PairedTable(
         prompt_id=np.array(kept, dtype=object),
         subset=np.array([subsets[prompt_id] for prompt_id in kept], dtype=object),
-        checkpoint_reward=per_prompt(checkpoint[1].reward[left], left_sizes),
-        reference_reward=per_prompt(reference[1].reward[right], right_sizes),
-        outcome=mean_by_group(outcomes(margins, tie=ties.margin, drop_ties=ties.drop), prompt, n),
-        probability=mean_by_group(win_probabilities(margins), prompt, n),
-        checkpoint_tokens=per_prompt(checkpoint[1].tokens[left], left_sizes),
-        reference_tokens=per_prompt(reference[1].tokens[right], right_sizes),
-        truncated=sum(
-            int(np.count_nonzero(rewards.cut[rows]))
-            for rewards, rows in ((checkpoint[1], left), (reference[1], right))
-        ),
-        unmatched=unmatched,
+        checkpoint_reward=checkpoint_reward,
+        reference_reward=reference_reward,
+        outcome=mean_by_group(outcome, games.prompt, n),
+        probability=mean_by_group(games.probability, games.prompt, n),
+        order_gap=mean_by_group(games.order_gap, games.prompt, n),
+        checkpoint_tokens=checkpoint_tokens,
+        reference_tokens=reference_tokens,
+        truncated=rest[0],
+        unmatched=rest[1],
     )
-    for column in table.columns().values():
+    for column in (*table.columns().values(), table.order_gap):
         column.setflags(write=False)
     return table
 
 
-def _rows_by_prompt(rewards: Rewards, kept: list[str]) -> tuple[IntArray, IntArray]:
-    """Row numbers of the kept prompts, prompt by prompt, and how many each has."""
+class _Rows(NamedTuple):
+    """Rows of the kept prompts, prompt by prompt: their numbers, prompts, and how many each has."""
+
+    order: IntArray
+    prompt: IntArray
+    sizes: IntArray
+
+
+def _rows_by_prompt(prompt_ids: TextArray, kept: list[str]) -> _Rows:
     rows: dict[str, list[int]] = {}
-    for row, prompt_id in enumerate(rewards.prompt_id.tolist()):
+    for row, prompt_id in enumerate(prompt_ids.tolist()):
         rows.setdefault(prompt_id, []).append(row)
     sizes = np.array([len(rows[prompt_id]) for prompt_id in kept], dtype=np.int64)
     order = np.array([row for prompt_id in kept for row in rows[prompt_id]], dtype=np.int64)
-    return order, sizes
+    return _Rows(order, np.repeat(np.arange(len(kept)), sizes), sizes)

@@ -111,6 +111,11 @@ def cache_rewards(
     Returns:
         The pack, or None if some completions have no reward; and what was scored.
     """
+    if reward_model.is_pairwise:
+        raise InputError(
+            f"{reward_model.name!r} scores pairs of answers; a reference alone has no rewards",
+            fix="compare with it: what is known of each ordered pair is kept in the live store",
+        )
     found = read_set(name, "reference", workspace)
     conversations = list(found.completions.conversations())
     scored = score(reward_model, conversations, store, packs=found.packs(), settings=settings)

@@ -28,6 +28,8 @@ class Signature:
         truncated: Completions that lost tokens.
         missing: What was to be done about those.
         ties: The tie rule.
+        output: What the reward model's number is.
+        temperature: Of the win probability; empty if it is the model's own, or undefined.
         ci: The interval's method and level.
         resamples: Bootstrap draws, 0 for analytic intervals.
         seed: Of the draws.
@@ -46,6 +48,8 @@ class Signature:
     truncated: int
     missing: str
     ties: str
+    output: str
+    temperature: str
     ci: str
     resamples: int
     seed: int

@@ -31,6 +31,11 @@ KEYS: Mapping[str, Mapping[str, type]] = {
         "max_length": int,
         "overlong": str,
         "notice": str,
+        "family": str,
+        "output": str,
+        "attributes": list,
+        "parameters": dict,
+        "trust_remote_code": bool,
     },
 }
 SIDECAR: Mapping[str, type] = {"step": int, "notice": str}
@@ -364,10 +369,16 @@ def _check_keys(
 def _check_types(
     path: Path, place: str, content: Mapping[str, Any], known: Mapping[str, type]
 ) -> None:
-    words = {str: "text in quotes", int: "an integer", dict: "a table"}
+    words = {
+        str: "text in quotes",
+        int: "an integer",
+        bool: "true or false",
+        list: "a list",
+        dict: "a table",
+    }
     for key, kind in known.items():
         value = content.get(key, kind())
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise InputError(
                 f"{key!r} in {place} must be {words[kind]}, got {clip(value)}",
                 where=str(path),

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evalkit.data import FloatArray, Message, Messages
+from evalkit.data import FloatArray, Item, Message, Messages
 from evalkit.errors import EvalkitError
 from evalkit.reward_models import Rendered, RewardModel, RewardModelMemoryError
+from evalkit.reward_models.families import Family, Output
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, score
 from evalkit.store import Store, StoredReward
@@ -61,8 +62,8 @@ class FakeRewardModel:
         self.loads += 1
         return self
 
-    def render(self, conversations: Sequence[Messages]) -> list[Rendered]:
-        texts = ["\n".join(f"{m.role}:{m.content}" for m in messages) for messages in conversations]
+    def render(self, items: Sequence[Item]) -> list[Rendered]:
+        texts = ["\n".join(f"{m.role}:{m.content}" for m in messages) for messages in items]
         return [
             Rendered([], problem="no ids")
             if any(mark in text for mark in self.unrenderable)
@@ -70,18 +71,18 @@ class FakeRewardModel:
             for text in texts
         ]
 
-    def rewards(self, batch: Sequence[Sequence[int]]) -> FloatArray:
+    def rewards(self, batch: Sequence[Rendered]) -> FloatArray:
         self.calls += 1
         if self.calls == self.interrupt_at:
             raise KeyboardInterrupt
-        if len(batch) * max(map(len, batch)) > self.cap:
+        if len(batch) * max(len(row.ids) for row in batch) > self.cap:
             self.memory_errors += 1
             raise RewardModelMemoryError("out of memory: tried to allocate 1 PiB\nand more")
-        texts = [bytes(ids).decode() for ids in batch]
+        texts = [bytes(row.ids).decode() for row in batch]
         if any(mark in text for text in texts for mark in self.poisoned):
             raise RuntimeError("device-side assert\nand more")
         self.rows += len(batch)
-        return np.array([self._reward(text) for text in texts])
+        return np.array([[self._reward(text)] for text in texts])
 
     def _reward(self, text: str) -> float:
         for mark, value in self.nonfinite.items():
@@ -95,11 +96,14 @@ def hashed(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**44 - 8
 
 
-def fake_spec(name: str = "fake", *, dtype: str = "float32") -> RewardModelSpec:
+def fake_spec(
+    name: str = "fake", *, dtype: str = "float32", output: Output = "bradley-terry"
+) -> RewardModelSpec:
     """A reward model without files; another name is another fingerprint."""
     weights = hashlib.sha256(name.encode()).hexdigest()
+    family = Family("fake", "fake", output, {})
     return RewardModelSpec(
-        name, Path("/nowhere"), "fake", (weights,), "c", "t", "", dtype, 4096, "error"
+        name, Path("/nowhere"), family, (weights,), "c", "t", "", dtype, 4096, "error"
     )
 
 
@@ -114,10 +118,12 @@ def expected(messages: Messages) -> float:
 
 
 def stored(number: int, reward: float | None = None) -> StoredReward:
-    """A row as a store keeps it."""
+    """A row as a store keeps it, every other one with attributes."""
     key = hashlib.sha256(f"conversation {number}".encode()).hexdigest()
     tokens = hashlib.sha256(f"tokens {number}".encode()).hexdigest()
-    return StoredReward(key, hashed(key) if reward is None else reward, number + 3, 0, tokens)
+    attributes = (number / 3, -0.5) if number % 2 else ()
+    value = hashed(key) if reward is None else reward
+    return StoredReward(key, value, number + 3, 0, tokens, attributes)
 
 
 def add(store: Store, rows: Sequence[StoredReward], spec: RewardModelSpec | None = None) -> None:

@@ -18,7 +18,7 @@ FLOORS = [
     {"cli"},
     {"report", "integrations"},
     {"compare", "references"},
-    {"sets"},
+    {"sets", "notices"},
     {"scoring"},
     {"reward_models", "store", "formats", "pairing"},
     {"statistics", "signature", "workspace"},

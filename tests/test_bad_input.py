@@ -20,11 +20,14 @@ PROMPTS = "".join(
     for i in ("p1", "p2")
 )
 ANSWERS = '{"prompt_id": "p1", "completion": "One."}\n{"prompt_id": "p2", "completion": "Two."}\n'
+PLAIN = '"architectures": ["LlamaForSequenceClassification"]'
+HEADER = b'{"score.weight":{"dtype":"F32","shape":[1,8],"data_offsets":[0,32]}}'
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + bytes(32)
 MODEL = {
-    "rm/config.json": '{"max_position_embeddings": 512, "dtype": "float32"}',
+    "rm/config.json": f'{{"max_position_embeddings": 512, "dtype": "float32", {PLAIN}}}',
     "rm/tokenizer.json": "{}",
     "rm/chat_template.jinja": "{{ messages }}",
-    "rm/model.safetensors": "is hashed and never opened",
+    "rm/model.safetensors": WEIGHTS,
 }
 TOML = '[defaults]\nreward_model = "fake"\n[reward_models.fake]\nmodel = "rm"\n'
 MANIFEST = "reference_cache/refs_one/manifest.json"
@@ -205,9 +208,11 @@ MODELS = [  # files of the reward model that are other than good; None is missin
     ("config-array", {"rm/config.json": "[]"}, "config.json | no JSON object"),
     ("config-nan", {"rm/config.json": '{"max_position_embeddings": NaN}'}, "config.json | not"),
     ("config-100k-deep", {"rm/config.json": "[" * 100_000}, "config.json"),
-    ("no-maximum-length", {"rm/config.json": "{}"}, "no maximum length | --max-length"),
-    ("dtype-int8", {"rm/config.json": '{"dtype": "int8"}'}, "'int8' | float32"),
+    ("no-maximum-length", {"rm/config.json": f"{{{PLAIN}}}"}, "no maximum length | --max-length"),
+    ("dtype-int8", {"rm/config.json": f'{{"dtype": "int8", {PLAIN}}}'}, "'int8' | float32"),
     ("no-weights", {"rm/model.safetensors": None}, "no safetensors weights"),
+    ("weights-damaged", {"rm/model.safetensors": "no weights"}, "damaged safetensors"),
+    ("weights-cut", {"rm/model.safetensors": WEIGHTS[:40]}, "damaged safetensors"),
     ("only-pickles", {"rm/model.safetensors": None, "rm/pytorch_model.bin": "x"},
      "only pytorch_model.bin | convert it to safetensors"),
     ("no-chat-template", {"rm/chat_template.jinja": None}, "no chat template"),

@@ -34,11 +34,11 @@ def training():
 def accuracy(pairs):
     model = load(spec_of(DEMO_RM), device="cpu")
     sides = [side for pair in pairs for side in pair.sides()]
-    ids = [item.ids for item in model.render([tuple(Message(**m) for m in side) for side in sides])]
-    rewards = np.empty(len(ids))
-    for batch in plan({str(i): len(row) for i, row in enumerate(ids)}, 2048):
+    rendered = model.render([tuple(Message(**m) for m in side) for side in sides])
+    rewards = np.empty(len(rendered))
+    for batch in plan({str(i): len(row.ids) for i, row in enumerate(rendered)}, 2048):
         rows = [int(key) for key in batch]
-        rewards[rows] = model.rewards([ids[row] for row in rows])
+        rewards[rows] = model.rewards([rendered[row] for row in rows])[:, 0]
     margins = rewards[::2] - rewards[1::2]
     return len(pairs), 100 * float(np.mean((margins > 0) + 0.5 * (margins == 0)))
 

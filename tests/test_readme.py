@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from evalkit.cli import cli
+from evalkit.report import supported
 from tests.shared_data import REPOSITORY
 from tests.workspace_copy import QUIET, copy_workspace, evalkit
 
@@ -39,6 +40,11 @@ def test_the_python_example_works(workspace):
 def test_every_command_is_in_the_readme():
     shown = {command.split()[0] for command in COMMANDS}
     assert shown == set(cli.commands)
+
+
+def test_the_table_of_reward_models_is_made_from_the_toml():
+    _, _, rest = README.partition("<!-- evalkit reward-models list --markdown -->\n")
+    assert rest.startswith(supported.to_markdown())
 
 
 def test_every_link_of_the_documents_leads_somewhere():

@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from evalkit.data import Message
 from evalkit.errors import RefusedModelError
-from evalkit.reward_models.rendering import Renderer
+from evalkit.reward_models.rendering import ConversationRenderer
 from tests.shared_data import DEMO_RM, FIXTURES, conversations_of, needs_shared, spec_of
 
 SEQCLS = FIXTURES / "seqcls"
@@ -15,7 +15,9 @@ HI = (Message("user", "Hi"), Message("assistant", "Hello"))
 
 
 def renderer(folder, **settings):
-    return Renderer(spec_of(folder, **settings), AutoTokenizer.from_pretrained(folder), 5120)
+    return ConversationRenderer(
+        spec_of(folder, **settings), AutoTokenizer.from_pretrained(folder), 5120
+    )
 
 
 def ids_of(folder, *conversation, **settings):
@@ -155,13 +157,5 @@ def test_a_template_that_does_not_show_the_answer_is_refused(tmp_path):
 
 def test_a_token_without_an_embedding_fails_its_row():
     tokenizer = AutoTokenizer.from_pretrained(DEMO_RM)
-    (found,) = Renderer(spec_of(DEMO_RM), tokenizer, 30).render([HI])
+    (found,) = ConversationRenderer(spec_of(DEMO_RM), tokenizer, 30).render([HI])
     assert "where the model knows 30 tokens" in found.problem
-
-
-def test_a_slow_tokenizer_is_refused():
-    class Slow:
-        is_fast = False
-
-    with pytest.raises(RefusedModelError, match="fast tokenizer"):
-        Renderer(spec_of(DEMO_RM), Slow(), 5120)

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from evalkit import report
-from evalkit.compare import Options, _compare_pair
+from evalkit.compare import Options, _comparison
 from evalkit.data import CompletionSet, Message, Prompt, Rewards
+from evalkit.pairing import TieRule, pair
 from evalkit.report import tables
+from evalkit.reward_models.families import family
 from evalkit.reward_models.spec import RewardModelSpec
 
 HOSTILE = [
@@ -26,7 +28,7 @@ HOSTILE = [
     "$\\frac{1}{$",
 ]
 SPEC = RewardModelSpec(
-    name="rm<b>", path=Path(), family="sequence-classifier", weights=("0" * 64,), config="",
+    name="rm<b>", path=Path(), family=family("sequence-classifier"), weights=("0" * 64,), config="",
     tokenizer="", template="", dtype="float32", max_length=10, overlong="error",
     notice="<i>notice</i>",
 )  # fmt: skip
@@ -46,7 +48,8 @@ def comparison(name="ckpt<1>", texts=HOSTILE, seed=0):
             rng.normal(size=n), np.full(n, 9), np.zeros(n, np.int64),
         )  # fmt: skip
         sides.append((completions, rewards))
-    return _compare_pair(*sides, SPEC, Options(), [])
+    table = pair(*sides, ties=TieRule())
+    return _comparison(sides[0][0], sides[1][0], table, SPEC, Options())
 
 
 class Page(HTMLParser):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from evalkit.data import Message
 from evalkit.errors import MissingError, RefusedModelError
 from evalkit.reward_models import load
-from evalkit.reward_models.spec import find_reward_model
+from evalkit.reward_models.lookup import find_reward_model
 from evalkit.workspace import Workspace
 from tests.shared_data import (
     DEMO_RM,
@@ -45,11 +45,11 @@ CUSTOM = {
 
 def rewards(model, conversations, order=None, batch=8):
     order = list(order or range(len(conversations)))
-    ids = [item.ids for item in model.render(conversations)]
-    found = np.empty(len(ids))
+    rendered = model.render(conversations)
+    found = np.empty(len(rendered))
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        found[rows] = model.rewards([ids[row] for row in rows])
+        found[rows] = model.rewards([rendered[row] for row in rows])[:, 0]
     return found
 
 
@@ -115,7 +115,7 @@ def test_a_reward_depends_on_its_conversation_alone(demo, texts, batch, seed):
 @pytest.mark.parametrize("family", CUSTOM)
 def test_a_custom_head_is_refused_and_its_tensors_named(family):
     with pytest.raises(RefusedModelError) as error:
-        load(spec_of(FIXTURES / family), device="cpu")
+        load(spec_of(FIXTURES / family, family="sequence-classifier"), device="cpu")
     assert CUSTOM[family] in str(error.value)
     assert error.value.exit_code == 2
 
@@ -254,7 +254,7 @@ def test_an_adapter_or_no_tokenizer_json_is_refused(tmp_path, name):
 
 
 def test_a_model_larger_than_its_device_is_spread_and_scores_the_same(demo):
-    from evalkit.reward_models.classifier import load as load_classifier
+    from evalkit.reward_models.pointwise import load_classifier
 
     spread = load_classifier(spec_of(DEMO_RM), max_memory={"cpu": "1MB"})
     assert "disk" in set(spread.model.hf_device_map.values())

@@ -122,10 +122,13 @@ def test_what_is_no_reward_is_refused_and_takes_its_batch_with_it(store, monkeyp
     assert store._connection.execute("SELECT count(*) FROM reward").fetchone() == (0,)
 
 
-COLUMNS = dict(zip("mkrtcdnx", (1, b"k" * 32, 0.5, 3, 0, b"d" * 32, 1, b"x" * 8), strict=True))
+COLUMNS = dict(
+    zip("mkrtcdnax", (1, b"k" * 32, 0.5, 3, 0, b"d" * 32, 1, b"", b"x" * 8), strict=True)
+)
 BAD_VALUES = [
     *[("r", value) for value in (NAN, INF, -INF, "text", None, b"blob")],
     *[("x", b"short"), ("x", None), ("k", b"k" * 31), ("k", None), ("d", b""), ("t", None)],
+    *[("a", b"seven b"), ("a", None)],
 ]
 
 
@@ -135,7 +138,7 @@ def test_the_schema_itself_refuses_bad_values_which_insert_or_ignore_would_swall
 ):
     add(store, [])
     values = [*{**COLUMNS, column: value}.values()]
-    plain = "INTO reward VALUES (?,?,?,?,?,?,?,?)"
+    plain = "INTO reward VALUES (?,?,?,?,?,?,?,?,?)"
     upsert = f"INSERT {plain} ON CONFLICT(reward_model_id, conversation) DO NOTHING"
     with raw(path) as db:
         with pytest.raises(sqlite3.IntegrityError):
@@ -229,7 +232,7 @@ def _database(path: Path, *statements: str) -> None:
             db.execute(statement)
 
 
-NEWER = [f"PRAGMA application_id = {APPLICATION_ID}", "PRAGMA user_version = 2"]
+NEWER = [f"PRAGMA application_id = {APPLICATION_ID}", "PRAGMA user_version = 3"]
 FOREIGN = {
     "other program": ["CREATE TABLE notes(x)"],
     "other program with an id": ["PRAGMA application_id = 7", "CREATE TABLE notes(x)"],
@@ -252,7 +255,7 @@ LATER_REFUSED = {
 def test_the_database_of_another_program_or_version_is_refused_and_untouched(path, statements):
     _database(path, *statements)
     before = path.read_bytes()
-    with pytest.raises(InputError, match="no evalkit store of version 1") as refusal:
+    with pytest.raises(InputError, match="no evalkit store of version 2") as refusal:
         Store(path)
     assert refusal.value.exit_code == 2
     assert path.read_bytes() == before
@@ -260,8 +263,42 @@ def test_the_database_of_another_program_or_version_is_refused_and_untouched(pat
 
 def test_a_newer_store_is_refused_by_its_version(path):
     _database(path, *FOREIGN["newer"])
-    with pytest.raises(InputError, match="it is version 2"):
+    with pytest.raises(InputError, match="it is version 3"):
         Store(path)
+
+
+VERSION_1 = """
+CREATE TABLE reward(
+  reward_model_id INTEGER NOT NULL REFERENCES reward_model(id),
+  conversation BLOB NOT NULL CHECK(length(conversation) = 32),
+  reward REAL NOT NULL CHECK(abs(reward) <= 1.7976931348623157e308) CHECK(typeof(reward) = 'real'),
+  tokens INTEGER NOT NULL,
+  cut INTEGER NOT NULL,
+  tokens_digest BLOB NOT NULL CHECK(length(tokens_digest) = 32),
+  run_id INTEGER NOT NULL REFERENCES run(id),
+  chk BLOB NOT NULL CHECK(length(chk) = 8),
+  PRIMARY KEY(reward_model_id, conversation)
+) WITHOUT ROWID
+"""
+
+
+def test_a_store_of_version_1_is_upgraded_with_its_rewards(path):
+    with Store(path) as store:
+        add(store, [stored(n)._replace(attributes=()) for n in range(20)], A)
+    with raw(path) as db:  # as the first version wrote it, whose checksums are today's
+        rows = db.execute("SELECT * FROM reward").fetchall()
+        db.execute("DROP TABLE reward")
+        db.execute(VERSION_1.strip())
+        for *values, _, chk in rows:
+            db.execute("INSERT INTO reward VALUES (?,?,?,?,?,?,?,?)", (*values, chk))
+        db.execute("PRAGMA user_version = 1")
+    for _ in range(2):
+        with Store(path) as store:
+            keys = [stored(n).conversation for n in range(20)]
+            found = store.lookup(A.fingerprint, keys)
+            assert found == {k: stored(n)._replace(attributes=()) for n, k in enumerate(keys)}
+            add(store, [stored(99)], A)
+            assert store.damaged == store.conflicts == 0
 
 
 @pytest.mark.parametrize("garbage", [b"not a database" * 400, b"\0" * 4096])

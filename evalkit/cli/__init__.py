@@ -14,6 +14,7 @@ import click
 
 from evalkit.cli.compare import compare
 from evalkit.cli.refs import refs
+from evalkit.cli.reward_models import reward_models
 from evalkit.cli.score import score
 from evalkit.cli.shared import Context
 from evalkit.errors import EvalkitError
@@ -47,7 +48,7 @@ def cli(ctx: click.Context, folder: str, allow_download: bool, no_progress: bool
     ctx.obj = Context(progress=not no_progress, download=allow_download)
 
 
-for command in (compare, score, refs):
+for command in (compare, score, refs, reward_models):
     cli.add_command(command)
 
 

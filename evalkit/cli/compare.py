@@ -55,6 +55,12 @@ if TYPE_CHECKING:
     help="half, drop, or margin=EPS (|margin| ≤ EPS is a tie).",
 )
 @click.option(
+    "--temperature",
+    type=click.FloatRange(0, min_open=True),
+    metavar="T",
+    help="Of the win probability σ(margin / T). [1 for Bradley-Terry reward models, else none]",
+)
+@click.option(
     "--ci",
     "level",
     default=0.95,
@@ -104,6 +110,7 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
         level=chosen["level"],
         resamples=chosen["resamples"],
         seed=chosen["seed"],
+        temperature=chosen["temperature"],
     )
     session = Session(context, chosen)
     references = chosen["references"] or _default_reference(session)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,10 +17,20 @@ from evalkit.cli.shared import (
 from evalkit.errors import InputError, MissingError
 from evalkit.text import count, listing, printable
 
+if TYPE_CHECKING:
+    from evalkit.reward_models.spec import RewardModelSpec
+
 
 @click.command()
-@click.argument("source", metavar="FILE|NAME")
+@click.argument("source", metavar="[FILE|NAME]", required=False)
 @reward_model_options
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="YAML",
+    help="OpenDataArena's InfOrmScorer configuration: model, max_length and, where it has them, "
+    "input and output; over-long rows lose their end, as there.",
+)
 @click.option("-b", "--benchmark", metavar="NAME", help="Whose prompts the ids stand for.")
 @click.option(
     "-o",
@@ -29,35 +39,38 @@ from evalkit.text import count, listing, printable
     help="Write JSON Lines to FILE. [stdout]",
 )
 @click.pass_obj
-def score(
-    context: Context, /, source: str, output: Path | None, benchmark: str | None, **chosen: Any
-) -> None:
+def score(context: Context, /, source: str | None, output: Path | None, **chosen: Any) -> None:
     """Write {"id": …, "score": …} for each row, ids and order as in FILE.
 
     \b
     evalkit score answers.jsonl --reward-model demo-rm -o scores.jsonl
+    evalkit score --config InfOrmScorer.yaml rows.jsonl -o scores.jsonl
     """
     from evalkit.scoring import lines
     from evalkit.scoring import score as run
     from evalkit.sets import packs_of, read_rows
     from evalkit.workspace import write_atomic
 
-    if output is not None and not output.parent.is_dir():
-        raise InputError(
-            f"cannot write {output}: no folder {output.parent}", fix="create the folder"
-        )
+    if chosen["config"] is not None:
+        source, output = _configure(chosen, source, output)
+    if source is None:
+        raise InputError("no rows to score are named", fix="evalkit score FILE --reward-model RM")
     if output is not None:
-        refuse_overwriting(output, [source])
+        _check_output(output, source)
     session = Session(context, chosen)
-    rows, prompts, found = read_rows(source, "checkpoint", session.workspace, benchmark)
+    rows, prompts, found = read_rows(source, "checkpoint", session.workspace, chosen["benchmark"])
     conversations = lines.conversations(rows, prompts, source)
     with session.open_store() as store:
         spec = session.reward_model(store)
+        _refuse_pairwise(spec)
         scored = run(spec, conversations, store, packs=packs_of(found), settings=session.settings)
         tell_store(store, scored)
     if spec.notice:
         click.echo(f"note: {printable(spec.notice)}", err=True)
-    text, problems = lines.score_lines(rows, conversations, scored)
+    text, cut, problems = lines.score_lines(rows, conversations, scored, spec.attributes)
+    if cut:
+        said = f"warning: {cut} of {count(len(rows), 'row')} lost tokens: tokens_cut in its line"
+        click.echo(said, err=True)
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -68,4 +81,41 @@ def score(
             f"{count(len(problems), 'row')} without a score: null in the output, with the reason",
             where=listing(problems, separator="\n     "),
             fix="mend these rows; for long ones see --max-length and --overlong",
+        )
+
+
+def _configure(
+    chosen: dict[str, Any], source: str | None, output: Path | None
+) -> tuple[str | None, Path | None]:
+    """Let a configuration say what the command line does not; returns source and output."""
+    from evalkit.scoring.opendataarena import OVERLONG, read_config
+
+    config = read_config(chosen["config"])
+    for note in config.notes:
+        click.echo(f"note: {printable(note)}", err=True)
+    asked = {
+        "reward_model": config.model,
+        "max_length": config.max_length,
+        "overlong": OVERLONG,
+        "batch_tokens": config.batch_size * config.max_length,
+    }
+    chosen |= {key: value for key, value in asked.items() if chosen[key] is None}
+    if output is None and config.output is not None:
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+    return source or config.source, output or config.output
+
+
+def _check_output(output: Path, source: str) -> None:
+    if not output.parent.is_dir():
+        raise InputError(
+            f"cannot write {output}: no folder {output.parent}", fix="create the folder"
+        )
+    refuse_overwriting(output, [source])
+
+
+def _refuse_pairwise(spec: RewardModelSpec) -> None:
+    if spec.is_pairwise:
+        raise InputError(
+            f"{spec.name!r} scores two answers against each other, not one alone",
+            fix="compare two sets: evalkit compare --model A --ref B",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +35,25 @@ def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--reward-model", "--rm", metavar="RM", help="Name, folder, or org/name[@revision]."
         ),
         click.option(
+            "--family",
+            metavar="FAMILY",
+            help="How it scores: a family, or the id of a published model. [told by its files]",
+        ),
+        click.option(
+            "--param",
+            "parameters",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="A parameter of the family, such as beta=0.1 or reference=FOLDER.",
+        ),
+        click.option(
             "--dtype", metavar="DTYPE", help="float32, bfloat16 or float16. [of the model]"
         ),
         click.option("--max-length", type=int, metavar="N", help="Tokens, template included."),
         click.option(
             "--overlong",
             metavar="POLICY",
-            help="error, or truncate-left: cut the start, keep the answer's end. [error]",
+            help="error, truncate-left (keeps the answer's end) or truncate-right. [error]",
         ),
         click.option(
             "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
@@ -86,7 +99,7 @@ class Session:
 
     def reward_model(self, store: Store) -> RewardModelSpec:
         """The reward model asked for, else the workspace's default."""
-        from evalkit.reward_models.spec import built_ins, find_reward_model
+        from evalkit.reward_models.lookup import built_ins, find_reward_model
 
         name = self._chosen["reward_model"] or self.workspace.default("reward_model")
         if name is None:
@@ -99,9 +112,23 @@ class Session:
             name,
             self.workspace,
             store.file_digest,
-            overrides={k: self._chosen[k] for k in ("dtype", "max_length", "overlong")},
+            overrides={
+                **{k: self._chosen[k] for k in ("dtype", "max_length", "overlong", "family")},
+                "parameters": dict(map(_parameter, self._chosen["parameters"])),
+            },
             download=self._download,
         )
+
+
+def _parameter(text: str) -> tuple[str, object]:
+    """KEY=VALUE, the value as TOML writes it; what is no TOML value is text."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise InputError(f"{text!r} is no KEY=VALUE", fix="such as --param beta=0.1")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
 
 
 def tell_store(store: Store, scored: Scored | None = None) -> None:

@@ -50,6 +50,8 @@ def _comparison(c: Comparison) -> dict[str, object]:
             "name": c.reward_model.name,
             "fingerprint": c.reward_model.fingerprint,
             "dtype": c.reward_model.dtype,
+            "family": c.reward_model.family.name,
+            "output": c.reward_model.family.output,
         },
         **_counts(c.overall),
         "estimates": _estimates(c.overall),

@@ -107,7 +107,7 @@ def _draw_intervals(
 
 
 def _draw_margins(axes: Axes, comparisons: Sequence[Comparison]) -> None:
-    margins = [c.table.margin for c in comparisons[: len(STYLES)]]
+    margins = [c.table.lead for c in comparisons[: len(STYLES)]]
     low, high = (f(np.concatenate(margins)) for f in (np.min, np.max))
     edges = np.linspace(min(low, 0.0), max(high, 0.0), BINS + 1)
     if edges[0] == edges[-1]:
@@ -118,7 +118,12 @@ def _draw_margins(axes: Axes, comparisons: Sequence[Comparison]) -> None:
         axes.hist(
             values, bins=edges.tolist(), histtype="step", color=colour, linewidth=1.5, label=label
         )
-    axes.set_xlabel("margin (checkpoint − reference), reward units")
+    pairwise = comparisons[0].reward_model.is_pairwise
+    axes.set_xlabel(
+        "P(checkpoint is better) − ½"
+        if pairwise
+        else "margin (checkpoint − reference), reward units"
+    )
     axes.set_ylabel("prompts")
     if len(comparisons) > 1:
         axes.legend(frameon=False, fontsize=8)

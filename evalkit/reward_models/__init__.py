@@ -10,23 +10,25 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple, Protocol
 
-from evalkit.data import FloatArray, Messages
+from evalkit.data import FloatArray, Item
 from evalkit.errors import MissingError
 from evalkit.reward_models.spec import RewardModelSpec
 
 
 class Rendered(NamedTuple):
-    """A conversation as token ids, or why it cannot be scored.
+    """A conversation or ordered pair as token ids, or why it cannot be scored.
 
     Attributes:
         ids: Token ids, in the order the model reads them.
         cut: Tokens lost to truncation.
         problem: Why there are no ids; empty if there are.
+        marks: Positions in `ids` that the family reads beside the last one.
     """
 
     ids: list[int]
     cut: int = 0
     problem: str = ""
+    marks: tuple[int, ...] = ()
 
 
 class RewardModelMemoryError(Exception):
@@ -38,18 +40,28 @@ class RewardModel(Protocol):
 
     device: str
 
-    def render(self, conversations: Sequence[Messages]) -> list[Rendered]:
-        """Token ids of each conversation."""
+    def render(self, items: Sequence[Item]) -> list[Rendered]:
+        """Token ids of each conversation or, for a pair-preference model, of each ordered pair."""
 
-    def rewards(self, batch: Sequence[Sequence[int]]) -> FloatArray:
-        """(len(batch),) float64 rewards; NaN where the model gives no finite number.
+    def rewards(self, batch: Sequence[Rendered]) -> FloatArray:
+        """(len(batch), 1 + A) float64: the reward, then the family's A attributes.
+
+        NaN where the model gives no finite number. A pair-preference model gives the log-odds that
+        the first answer of the pair is the better one.
 
         Raises:
             RewardModelMemoryError: The batch is too large for the device.
         """
 
 
-FAMILIES = {"sequence-classifier": "evalkit.reward_models.classifier:load"}
+KINDS = {
+    "classifier": "evalkit.reward_models.pointwise:load_classifier",
+    "scalar": "evalkit.reward_models.pointwise:load_scalar",
+    "gated": "evalkit.reward_models.pointwise:load_gated",
+    "pair-head": "evalkit.reward_models.pairs:load_head_model",
+    "pair-prompt": "evalkit.reward_models.pairs:load_prompt",
+    "logprob": "evalkit.reward_models.logprob:load",
+}
 
 
 def load(spec: RewardModelSpec, *, device: str = "auto") -> RewardModel:
@@ -61,9 +73,9 @@ def load(spec: RewardModelSpec, *, device: str = "auto") -> RewardModel:
 
     Raises:
         RefusedModelError: Its tensors, class or files do not explain each other.
-        MissingError: The extra `models` is not installed.
+        MissingError: The extra `models`, or a family's own module, is not installed.
     """
-    module, function = FAMILIES[spec.family].split(":")
+    module, function = KINDS.get(spec.family.kind, spec.family.name).split(":")
     try:
         loader = getattr(import_module(module), function)
     except ModuleNotFoundError as error:

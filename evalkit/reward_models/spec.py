@@ -5,33 +5,33 @@ Batch size, device, attention kernel, library versions, names and paths are not 
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from evalkit.data import canonical_json, digest
-from evalkit.errors import InputError, MissingError, RefusedModelError
-from evalkit.text import did_you_mean, listing
-from evalkit.workspace import Workspace, read_toml
+from evalkit.data import digest
+from evalkit.errors import InputError, RefusedModelError
+from evalkit.reward_models.checkpoint import Checkpoint, FileDigest, behaviour
+from evalkit.reward_models.detection import detect, refusal
+from evalkit.reward_models.families import (
+    Family,
+    Published,
+    family,
+    own_family,
+    published,
+)
+from evalkit.text import did_you_mean
+from evalkit.workspace import read_toml
 
-Overlong = Literal["error", "truncate-left"]
-OVERLONG: tuple[Overlong, ...] = ("error", "truncate-left")
+Overlong = Literal["error", "truncate-left", "truncate-right"]
+OVERLONG: tuple[Overlong, ...] = ("error", "truncate-left", "truncate-right")
 DTYPES = ("float32", "bfloat16", "float16")
 
 # Raised whenever the code below changes what a family computes from the same files.
-ABI = 1
+ABI = 2
 RENDERING = "template once; one frame; special tokens in text literal; date 2024-07-26"
-
-TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")
-NOT_BEHAVIOUR = ("transformers_version", "_name_or_path", "name_or_path", "chat_template")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-TRAINER_LEFTOVERS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
-HUB_ID = re.compile(r"(hf://)?(?P<repo>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,22 @@ class RewardModelSpec:
         name: How reports call it; not part of the fingerprint.
         path: The folder of its files; not part of the fingerprint.
         family: How it turns text into a number.
-        weights: SHA-256 of each safetensors file, in the order of the file names.
+        weights: SHA-256 of each file of weights, in the order of the file names.
         config: Digest of config.json without library versions and names.
         tokenizer: Digest of the tokenizer's files.
-        template: The chat template itself.
+        template: The template conversations are rendered with.
         dtype: Of the trunk; the head always computes in float32.
         max_length: Tokens, template included.
         overlong: What becomes of a conversation beyond `max_length`.
         notice: What a reader must know about it; not part of the fingerprint.
+        reference: The reference model of a DPO policy.
+        code: SHA-256 of each Python file that may run: of a user's own family, or of a pinned Hub
+            revision whose remote code is allowed. Empty for everything else.
     """
 
     name: str
     path: Path
-    family: str
+    family: Family
     weights: tuple[str, ...]
     config: str
     tokenizer: str
@@ -63,12 +66,14 @@ class RewardModelSpec:
     max_length: int
     overlong: Overlong
     notice: str = ""
+    reference: RewardModelSpec | None = None
+    code: tuple[str, ...] = ()
 
     @cached_property
     def manifest(self) -> dict[str, object]:
         """Everything the fingerprint is over."""
-        return {
-            "family": self.family,
+        found: dict[str, object] = {
+            "family": self.family.name,
             "abi": ABI,
             "rendering": RENDERING,
             "weights": list(self.weights),
@@ -79,11 +84,36 @@ class RewardModelSpec:
             "max_length": self.max_length,
             "overlong": self.overlong,
         }
+        more = {
+            "parameters": {k: v for k, v in self.family.parameters.items() if k != "reference"},
+            "reference": self.reference and [*self.reference.weights, self.reference.config],
+            "code": list(self.code),
+        }
+        return found | {key: value for key, value in more.items() if value}
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the manifest, 64 hex digits."""
         return digest("reward-model", self.manifest)
+
+    @property
+    def objectives(self) -> int:
+        """How many named values its reward is made of."""
+        return len(self.family.attributes)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of what each reward comes with, in order: values, for a mixture its gates too."""
+        names = self.family.attributes
+        if self.family.kind != "gated":
+            return names
+        bins = tuple(f"bin/{i + 1}" for i in range(self.family.setting("bins")))
+        return (*names, *(f"gate/{name}" for name in names), *bins, *(("sd",) if bins else ()))
+
+    @property
+    def is_pairwise(self) -> bool:
+        """Whether it scores ordered pairs of answers and not single ones."""
+        return self.family.output == "preference"
 
     @property
     def tolerance(self) -> float:
@@ -95,213 +125,166 @@ class RewardModelSpec:
         return {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.25}[self.dtype]
 
 
-def find_reward_model(
-    name: str,
-    workspace: Workspace,
-    file_digest: Callable[[Path], str],
-    *,
-    overrides: Mapping[str, object] | None = None,
-    download: bool = False,
-) -> RewardModelSpec:
-    """Resolve `--reward-model`: a name of `evalkit.toml`, a built-in, a folder, or a Hub id.
-
-    Args:
-        name: What the user wrote; `org/name[@revision]` for the Hub.
-        workspace: Whose `evalkit.toml` holds `[reward_models]`.
-        file_digest: SHA-256 of a file, possibly remembered.
-        overrides: `dtype`, `max_length`, `overlong` from the command line; None means not given.
-        download: Whether a Hub repository may be fetched.
-
-    Raises:
-        MissingError: Nothing has this name, or it is not on this machine.
-        InputError: A setting is unknown or wrong.
-        RefusedModelError: The files are no safe, complete checkpoint.
-    """
-    entry = dict(workspace.config["reward_models"].get(name, {}))
-    target = str(entry.pop("model", name))
-    if name in workspace.config["reward_models"] and (workspace.root / target).is_dir():
-        folder = workspace.root / target
-    else:
-        folder = _folder(target, workspace, download=download)
-    settings = {**entry, **{k: v for k, v in (overrides or {}).items() if v is not None}}
-    label = name if name in workspace.config["reward_models"] else _label(target, folder)
-    return describe(folder, label, file_digest, settings)
-
-
 def describe(
     folder: Path,
     name: str,
-    file_digest: Callable[[Path], str],
-    settings: Mapping[str, object],
+    file_digest: FileDigest,
+    settings: Mapping[str, Any],
+    *,
+    id_: str = "",
 ) -> RewardModelSpec:
     """The spec of the checkpoint in `folder`, from its files alone.
+
+    A folder that holds `policy/` and `ref/` is a DPO policy with its reference.
 
     Args:
         folder: With config.json, safetensors and a tokenizer.
         name: How reports call it.
         file_digest: SHA-256 of a file.
-        settings: `dtype`, `max_length`, `overlong`, `notice` where they differ from the files.
+        settings: `dtype`, `max_length`, `overlong`, `notice`, `family`, `output` and `parameters`
+            where they differ from what the files and the published tables say.
+        id_: `org/name`, if it comes from the Hub.
 
     Raises:
-        RefusedModelError: No config.json, no safetensors, or no chat template.
+        RefusedModelError: No safe, complete checkpoint of a family that evalkit knows.
         InputError: A setting out of range.
     """
-    config = _json(folder / "config.json")
-    weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
-    if not weights:
-        found = pickles(folder)
-        raise RefusedModelError(
-            f"reward model {name!r} has no safetensors weights"
-            + (f", only {listing(found)}" if found else ""),
-            where=str(folder),
-            fix="convert it to safetensors: pickled weights can run code and are never opened",
-        )
-    if (folder / "adapter_config.json").exists():
-        raise RefusedModelError(
-            f"reward model {name!r} comes with an adapter, which may or may not be applied",
-            where=str(folder),
-            fix="merge the adapter into the weights",
-        )
-    if not (folder / "tokenizer.json").is_file():
-        raise RefusedModelError(
-            f"reward model {name!r} has no tokenizer.json",
-            where=str(folder),
-            fix="add it: AutoTokenizer.from_pretrained(…).save_pretrained(…) writes one",
-        )
-    tokenizer_config = _json(folder / "tokenizer_config.json", missing_ok=True)
+    if (folder / "policy" / "config.json").is_file():
+        given = settings.get("parameters") or {}
+        beside = {"reference": str(folder / "ref")} if (folder / "ref").is_dir() else {}
+        settings = {"family": "dpo", **settings, "parameters": {**beside, **given}}
+        folder = folder / "policy"
+    checkpoint = Checkpoint(folder, name)
+    chosen = _family(checkpoint, settings, id_)
+    known = published().get(id_)
+    config = checkpoint.config
+    dtype = _dtype(settings.get("dtype") or config.get("dtype") or config.get("torch_dtype"))
+    spec = RewardModelSpec(
+        name=name,
+        path=folder,
+        family=chosen,
+        weights=tuple(
+            file_digest(path)
+            for path in [*checkpoint.weights, *(folder / file for file in chosen.requires)]
+        ),
+        config=digest("config", behaviour(config)),
+        tokenizer=checkpoint.tokenizer_digest(file_digest),
+        template=_template(checkpoint, chosen),
+        dtype=dtype,
+        max_length=_max_length(checkpoint, chosen, settings.get("max_length"), known),
+        overlong=_overlong(settings.get("overlong") or "error"),
+        notice=str(settings.get("notice") or _card_notice(folder)),
+        code=_remote_code(checkpoint, file_digest) if settings.get("trust_remote_code") else (),
+    )
+    reference = chosen.setting("reference")
+    return (
+        replace(spec, reference=_reference(spec, str(reference), file_digest))
+        if reference
+        else spec
+    )
+
+
+def describe_own(
+    folder: Path, name: str, file_digest: FileDigest, settings: Mapping[str, Any]
+) -> RewardModelSpec:
+    """The spec of a reward model of a user's own family, `"package.module:load"`.
+
+    Whatever lies in `folder` of weights, config, tokenizer and template is part of its identity,
+    and so is the source of the module; none of it is required.
+
+    Raises:
+        InputError: `output` or `max_length` is not given, or the module is not found.
+    """
+    chosen, source = own_family(str(settings["family"]), settings)
+    checkpoint = Checkpoint(folder, name)
+    there = (folder / "config.json").is_file()
+    config = checkpoint.config if there else {}
     return RewardModelSpec(
         name=name,
         path=folder,
-        family="sequence-classifier",
-        weights=tuple(file_digest(path) for path in weights),
-        config=digest("config", _behaviour(config)),
-        tokenizer=_tokenizer_digest(folder, file_digest, tokenizer_config),
-        template=_template(folder, name, tokenizer_config),
-        dtype=_dtype(settings.get("dtype") or config.get("dtype") or config.get("torch_dtype")),
-        max_length=_max_length(settings.get("max_length"), config, tokenizer_config),
+        family=chosen,
+        weights=tuple(file_digest(path) for path in sorted(folder.glob("*.safetensors"))),
+        config=digest("config", behaviour(config)),
+        tokenizer=checkpoint.tokenizer_digest(file_digest)
+        if (folder / "tokenizer.json").is_file()
+        else "",
+        template=checkpoint.chat_template() or "",
+        dtype=_dtype(settings.get("dtype") or config.get("dtype")),
+        max_length=_max_length(checkpoint, chosen, settings.get("max_length"), None, config),
         overlong=_overlong(settings.get("overlong") or "error"),
-        notice=str(settings.get("notice") or _card_notice(folder)),
+        notice=str(settings.get("notice") or ""),
+        code=(file_digest(source),),
     )
 
 
-def _folder(target: str, workspace: Workspace, *, download: bool) -> Path:
-    built_in = files("evalkit.reward_models").joinpath(target)
-    if "/" not in target and built_in.joinpath("config.json").is_file():
-        return Path(str(built_in))
-    if Path(target).is_dir():
-        return Path(target)
-    match = HUB_ID.fullmatch(target)
-    if match is not None:
-        return _snapshot(match["repo"], match["revision"], download=download)
-    known = [*workspace.config["reward_models"], *built_ins()]
-    raise MissingError(
-        f"reward model {target!r} not found",
-        where="looked in evalkit.toml [reward_models], the built-in reward models, and for a "
-        "folder of that name",
-        fix=f"known reward models: {listing(known)}. {did_you_mean(target, known)}".strip(),
-    )
+def _family(checkpoint: Checkpoint, settings: Mapping[str, Any], id_: str) -> Family:
+    asked = settings.get("family")
+    if asked:
+        found = family(str(asked))
+    else:
+        found = published()[id_].family if id_ in published() else detect(checkpoint)
+    parameters = settings.get("parameters") or {}
+    found = found.with_parameters(parameters, str(checkpoint.folder)).resolved(checkpoint)
+    if problems := found.mismatches(checkpoint):
+        raise refusal(checkpoint, [f"is not of family {found.name}: {x}" for x in problems])
+    return found
 
 
-def pickles(folder: Path) -> list[str]:
-    """Pickled files of a checkpoint that may be part of it; a trainer's own leftovers are not."""
-    found = (p.name for pattern in PICKLES for p in folder.glob(pattern))
-    return sorted(n for n in found if n not in TRAINER_LEFTOVERS and "rng_state" not in n)
-
-
-def built_ins() -> list[str]:
-    """The reward models that come with the package."""
-    return sorted(
-        entry.name
-        for entry in files("evalkit.reward_models").iterdir()
-        if entry.joinpath("config.json").is_file()
-    )
-
-
-def _snapshot(repo: str, revision: str | None, *, download: bool) -> Path:
-    """The local folder of a Hub repository; downloads only where that was allowed."""
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    except ModuleNotFoundError:
-        raise MissingError(
-            "reward models of the Hub need the package huggingface_hub",
-            fix='pip install "evalkit-rm[models]"',
-        ) from None
-    at = f"@{revision}" if revision else ""
-    try:
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision,
-                local_files_only=not download,
-                allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt"],
-            )
-        )
-    except (OSError, ValueError, HFValidationError, HfHubHTTPError) as error:
-        raise MissingError(
-            f"reward model {repo}{at} is neither a folder nor on this machine's Hub cache",
-            where=str(error).splitlines()[0],
-            fix=f"fetch it: hf download {repo}{f' --revision {revision}' if revision else ''}, or "
-            "run the same command with `evalkit --allow-download …`",
-        ) from None
-
-
-def _label(target: str, folder: Path) -> str:
-    return folder.resolve().name if Path(target).is_dir() else target
-
-
-def _json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
-    if missing_ok and not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-        canonical_json(value)  # refuses what no digest can be over, such as NaN
-    except OSError:
+def _template(checkpoint: Checkpoint, chosen: Family) -> str:
+    if chosen.kind != "pair-prompt" and chosen.setting("template"):
+        return str(chosen.setting("template"))
+    if chosen.setting("chat") is False:
+        return ""  # the family's prompt is all there is
+    found = checkpoint.chat_template()
+    if found is None:
         raise RefusedModelError(
-            f"{path.parent} is no reward model: it has no {path.name}",
-            fix="name the folder that holds config.json, the tokenizer and the safetensors files",
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise RefusedModelError(f"{path} is not JSON: {error}", fix="fetch it again") from None
-    if not isinstance(value, dict):
-        raise RefusedModelError(f"{path} is no JSON object", fix="fetch it again")
-    return value
-
-
-def _behaviour(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in NOT_BEHAVIOUR}
-
-
-def _tokenizer_digest(
-    folder: Path, file_digest: Callable[[Path], str], config: Mapping[str, Any]
-) -> str:
-    parts: dict[str, object] = {
-        name: file_digest(folder / name) for name in TOKENIZER_FILES if (folder / name).exists()
-    }
-    parts["tokenizer_config.json"] = _behaviour(config)
-    return digest("tokenizer", parts)
-
-
-def _template(folder: Path, name: str, tokenizer_config: Mapping[str, Any]) -> str:
-    """The chat template that transformers would choose: the file, else the tokenizer's default."""
-    path = folder / "chat_template.jinja"
-    if path.exists():
-        try:
-            return path.read_text("utf-8")
-        except (OSError, ValueError) as error:
-            raise RefusedModelError(f"{path} is not text: {error}", fix="fetch it again") from None
-    found = tokenizer_config.get("chat_template")
-    if isinstance(found, list):
-        named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
-        found = named.get("default")
-    if not isinstance(found, str):
-        raise RefusedModelError(
-            f"reward model {name!r} has no chat template",
-            where=str(folder),
-            fix="add the template it was trained with as chat_template.jinja; evalkit never "
+            f"reward model {checkpoint.name!r} has no chat template",
+            where=str(checkpoint.folder),
+            fix="add the template it was trained with as chat_template.jinja, or name the --family "
+            "whose template is its own (openassistant-deberta, gpt2-hh …); evalkit never "
             "substitutes another",
         )
     return found
+
+
+def _reference(spec: RewardModelSpec, folder: str, file_digest: FileDigest) -> RewardModelSpec:
+    """The reference model of a policy, which must read the same tokens."""
+    checkpoint = Checkpoint(Path(folder), f"{spec.name} (reference)")
+    tokenizer = checkpoint.tokenizer_digest(file_digest)
+    if tokenizer != spec.tokenizer:
+        raise RefusedModelError(
+            f"policy and reference of reward model {spec.name!r} have different tokenizers",
+            where=f"{spec.path} and {folder}",
+            fix="name the reference the policy was trained from",
+        )
+    return replace(
+        spec,
+        name=checkpoint.name,
+        path=checkpoint.folder,
+        weights=tuple(file_digest(path) for path in checkpoint.weights),
+        config=digest("config", behaviour(checkpoint.config)),
+    )
+
+
+def _remote_code(checkpoint: Checkpoint, file_digest: FileDigest) -> tuple[str, ...]:
+    """Digests of the code a trusted repository may run; all of it must lie in that revision."""
+    elsewhere = [v for v in _strings(checkpoint.config.get("auto_map")) if "--" in v]
+    elsewhere += [v for v in _strings(checkpoint.tokenizer_config.get("auto_map")) if "--" in v]
+    if elsewhere:
+        raise RefusedModelError(
+            f"reward model {checkpoint.name!r} wants code of another repository: {elsewhere[0]}",
+            where=str(checkpoint.folder),
+            fix="a pinned revision must hold all the code it runs; convert the checkpoint",
+        )
+    return tuple(file_digest(path) for path in sorted(checkpoint.folder.rglob("*.py")))
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, Mapping):
+        return [text for item in value.values() for text in _strings(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _strings(item)]
+    return [value] if isinstance(value, str) else []
 
 
 def _dtype(value: object) -> str:
@@ -315,18 +298,27 @@ def _dtype(value: object) -> str:
 
 
 def _max_length(
-    asked: object, config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]
+    checkpoint: Checkpoint,
+    chosen: Family,
+    asked: object,
+    known: Published | None,
+    config: Mapping[str, Any] | None = None,
 ) -> int:
-    limits = [
+    """What is asked for, else what its authors use, else what its files allow."""
+    config = checkpoint.config if config is None else config
+    stated = [
         config.get("max_position_embeddings"),
         config.get("n_positions"),
-        tokenizer_config.get("model_max_length"),
+        checkpoint.tokenizer_config.get("model_max_length"),
     ]
+    if lengths := chosen.setting("lengths"):
+        stated = lengths[:1]  # relative positions: what the family was trained on
     # a tokenizer without a limit of its own states 1e30
-    known = [int(x) for x in limits if isinstance(x, int | float) and 1 < x < 1e9]
+    limits = [int(x) for x in stated if isinstance(x, int | float) and 1 < x < 1e9]
     if asked is None:
-        if known:
-            return min(known)
+        advised = [known.max_length] if known is not None and known.max_length else []
+        if limits or advised:
+            return min([*limits, *advised])
         raise InputError(
             "the reward model states no maximum length", fix="give one with --max-length"
         )
@@ -335,9 +327,9 @@ def _max_length(
             f"max_length must be an integer of at least 1, got {asked!r}",
             fix="correct --max-length, or max_length in evalkit.toml",
         )
-    if known and asked > min(known):
+    if limits and asked > min(limits):
         raise InputError(
-            f"max_length {asked} is beyond the model's {min(known)} tokens",
+            f"max_length {asked} is beyond the model's {min(limits)} tokens",
             fix="choose a smaller one",
         )
     return asked

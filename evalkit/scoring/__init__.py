@@ -7,19 +7,29 @@ Whenever it is loaded, a few known rewards are computed again: if they moved, no
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
 
 from evalkit import reward_models
-from evalkit.data import CompletionSet, Messages, Rewards, conversation_key
+from evalkit.data import (
+    CompletionSet,
+    Item,
+    Pair,
+    Preferences,
+    Prompt,
+    Rewards,
+    conversation_key,
+    item_key,
+)
 from evalkit.errors import IntegrityError
 from evalkit.reward_models import RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring.batches import plan, score_batches
 from evalkit.scoring.progress import Progress
+from evalkit.statistics.outcomes import win_probabilities
 from evalkit.store import Pack, Store, StoredReward
 from evalkit.text import count
 
@@ -46,12 +56,12 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Rewards of some conversations, and those that have none.
+    """Rewards of some conversations or ordered pairs, and those that have none.
 
     Attributes:
-        rewards: Conversation key -> reward.
-        problems: Conversation key -> why it has no reward.
-        forwards: Conversations the reward model computed in this run.
+        rewards: `item_key` -> reward.
+        problems: `item_key` -> why it has no reward.
+        forwards: Items the reward model computed in this run.
     """
 
     rewards: Mapping[str, StoredReward]
@@ -61,21 +71,22 @@ class Scored:
 
 def score(
     spec: RewardModelSpec,
-    conversations: Sequence[Messages],
+    items: Sequence[Item],
     store: Store,
     *,
     packs: Sequence[Pack] = (),
     settings: RunSettings | None = None,
     load: Load = reward_models.load,
 ) -> Scored:
-    """Rewards of conversations, each distinct one computed at most once, ever.
+    """Rewards of conversations, or of ordered pairs, each distinct one computed at most once, ever.
 
     Every finished batch is in the store before the next one starts, so that an interrupted run
     loses at most the batch in flight and the same command resumes.
 
     Args:
         spec: The reward model.
-        conversations: N conversations; equal ones share a reward.
+        items: N conversations, or ordered pairs for a pair-preference model; equal ones share a
+            reward.
         store: Known rewards; new ones are added.
         packs: More known rewards.
         settings: How to score.
@@ -85,9 +96,9 @@ def score(
         IntegrityError: Known rewards come out differently now.
     """
     settings = settings or RunSettings()
-    by_key = {conversation_key(messages): messages for messages in conversations}
+    by_key = {item_key(item): item for item in items}
     known = store.lookup(spec.fingerprint, by_key, packs)
-    unknown = {key: messages for key, messages in by_key.items() if key not in known}
+    unknown = {key: item for key, item in by_key.items() if key not in known}
     if not unknown:
         return Scored(known, {}, 0)
     model = load(spec, device=settings.device)
@@ -135,11 +146,57 @@ def rewards_of(completions: CompletionSet, scored: Scored) -> Rewards:
     )
 
 
+def ordered_pairs(checkpoint: CompletionSet, reference: CompletionSet) -> list[tuple[Pair, Pair]]:
+    """Every pairing of completions to the prompts both sets answer, in both orders.
+
+    Prompt by prompt as the checkpoint has them; the checkpoint's completion first, then second.
+    """
+    other = {p.prompt_id: answers for p, answers in _by_prompt(reference)}
+    return [
+        (Pair(prompt.messages, ours, theirs), Pair(prompt.messages, theirs, ours))
+        for prompt, answers in _by_prompt(checkpoint)
+        for ours in answers
+        for theirs in other.get(prompt.prompt_id, ())
+    ]
+
+
+def preferences_of(
+    checkpoint: CompletionSet, reference: CompletionSet, scored: Scored
+) -> Preferences:
+    """What the scored pairs say of a checkpoint against a reference."""
+    other = {p.prompt_id: len(answers) for p, answers in _by_prompt(reference)}
+    ids = [
+        prompt.prompt_id
+        for prompt, answers in _by_prompt(checkpoint)
+        for _ in range(len(answers) * other.get(prompt.prompt_id, 0))
+    ]
+    keys = [(item_key(a), item_key(b)) for a, b in ordered_pairs(checkpoint, reference)]
+    rows = [(scored.rewards.get(a), scored.rewards.get(b)) for a, b in keys]
+    log_odds = np.array([[np.nan if r is None else r.reward for r in row] for row in rows])
+    first = win_probabilities(log_odds.reshape(-1, 2)[:, 0])
+    second = 1 - win_probabilities(log_odds.reshape(-1, 2)[:, 1])
+    return Preferences(
+        prompt_id=np.array(ids, dtype=object),
+        probability=(first + second) / 2,
+        order_gap=np.abs(first - second),
+        cut=np.array([sum(r.cut for r in row if r) for row in rows], dtype=np.int64),
+        failures={
+            i: next(scored.problems[key] for key in keys[i] if key in scored.problems)
+            for i, row in enumerate(rows)
+            if None in row
+        },
+    )
+
+
+def _by_prompt(completions: CompletionSet) -> Iterator[tuple[Prompt, tuple[str, ...]]]:
+    return zip(completions.prompts, completions.completions, strict=True)
+
+
 def _check_sentinels(
     spec: RewardModelSpec,
     model: RewardModel,
     known: Mapping[str, StoredReward],
-    by_key: Mapping[str, Messages],
+    by_key: Mapping[str, Item],
 ) -> None:
     """Compute a few known rewards again: swapped weights or a changed library show here."""
     keys = sorted(known)[:SENTINELS]

@@ -57,7 +57,7 @@ def score_batches(
             waiting.extendleft(reversed(_halves(batch)))
             continue
         try:
-            found = model.rewards([rendered[key].ids for key in batch])
+            found = model.rewards([rendered[key] for key in batch])
         except (RewardModelMemoryError, RuntimeError, IndexError) as error:
             if len(batch) > 1:
                 if isinstance(error, RewardModelMemoryError):
@@ -76,14 +76,17 @@ def _halves(batch: Batch) -> list[Batch]:
 
 
 def _sort_out(
-    batch: Batch, found: Sequence[float], rendered: Mapping[str, Rendered]
+    batch: Batch, found: Sequence[Sequence[float]], rendered: Mapping[str, Rendered]
 ) -> tuple[dict[str, StoredReward], dict[str, str]]:
     rewards: dict[str, StoredReward] = {}
     failed: dict[str, str] = {}
-    for key, reward in zip(batch, found, strict=True):
-        ids, cut, _ = rendered[key]
-        if np.isfinite(reward):
-            rewards[key] = StoredReward(key, reward, len(ids), cut, tokens_digest(ids))
+    for key, (reward, *attributes) in zip(batch, found, strict=True):
+        item = rendered[key]
+        if np.all(np.isfinite([reward, *attributes])):
+            digest = tokens_digest(item.ids)
+            rewards[key] = StoredReward(
+                key, reward, len(item.ids), item.cut, digest, tuple(attributes)
+            )
         else:
             failed[key] = f"the reward is not finite ({reward})"
     return rewards, failed

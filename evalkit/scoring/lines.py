@@ -30,27 +30,35 @@ def conversations(
 
 
 def score_lines(
-    rows: Sequence[Row], row_conversations: Sequence[Messages], scored: Scored
-) -> tuple[str, list[str]]:
+    rows: Sequence[Row],
+    row_conversations: Sequence[Messages],
+    scored: Scored,
+    attributes: Sequence[str] = (),
+) -> tuple[str, int, list[str]]:
     """JSON Lines in the order of the rows, ids in their own type, and what went wrong.
 
-    A row that has no id gets an empty one; a row without a reward gets null and the reason.
+    A row that has no id gets an empty one; a row without a reward gets null and the reason. What
+    the reward model computes beside the reward stands under `attributes`.
 
     Returns:
-        The lines, and `where: reason` of each row without a reward.
+        The lines, how many rows lost tokens, and `where: reason` of each row without a reward.
     """
     lines: list[str] = []
     problems: list[str] = []
+    cut = 0
     for row, messages in zip(rows, row_conversations, strict=True):
         key = conversation_key(messages)
         line: dict[str, object] = {"id": "" if row.id is None else row.id, "score": None}
         if key in scored.rewards:
             reward = scored.rewards[key]
             line["score"] = reward.reward
+            if attributes:
+                line["attributes"] = dict(zip(attributes, reward.attributes, strict=True))
             if reward.cut:
                 line["tokens_cut"] = reward.cut
+                cut += 1
         else:
             line["error"] = scored.problems[key]
             problems.append(f"{row.where}: {scored.problems[key]}")
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    return "".join(lines), problems
+    return "".join(lines), cut, problems

@@ -21,10 +21,10 @@ from pathlib import Path
 from evalkit.data import canonical_json
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.store.packs import Pack
-from evalkit.store.rows import StoredReward, checksum
+from evalkit.store.rows import StoredReward, checksum, packed, unpacked
 
 APPLICATION_ID = 0x65766B31  # "evk1"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 60.0
 EMPTY = (0, 0, 0)
 # what passes by itself or by making room: busy, locked, full, read-only, cannot open, I/O
@@ -200,6 +200,8 @@ class Store:
                 application_id == 0 or (version == 0 and application_id == APPLICATION_ID)
             ):
                 _create(db)  # looks again under a lock: another process may be at it
+            elif not uri and version == 1:
+                _upgrade(db)
             self._check(db)
             if not uri:
                 db.execute("PRAGMA journal_mode = TRUNCATE")
@@ -231,7 +233,7 @@ class Store:
         ).fetchone()
         for key in keys if model else ():
             line = connection.execute(
-                "SELECT reward, tokens, cut, tokens_digest, chk FROM reward "
+                "SELECT reward, tokens, cut, tokens_digest, attributes, chk FROM reward "
                 "WHERE reward_model_id = ? AND conversation = ?",
                 (*model, bytes.fromhex(key)),
             ).fetchone()
@@ -267,7 +269,7 @@ class Store:
         db: sqlite3.Connection, model_id: int, run_id: int, fingerprint: str, row: StoredReward
     ) -> bool:
         cursor = db.execute(
-            "INSERT INTO reward VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+            "INSERT INTO reward VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT(reward_model_id, conversation) DO NOTHING",
             (
                 model_id,
@@ -277,6 +279,7 @@ class Store:
                 row.cut,
                 bytes.fromhex(row.tokens_digest),
                 run_id,
+                packed(row.attributes),
                 checksum(fingerprint, row),
             ),
         )
@@ -358,12 +361,30 @@ def _state(db: sqlite3.Connection) -> tuple[int, int, int]:
 def _create(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     if _state(db) == EMPTY:
-        schema = files("evalkit.store").joinpath("schema.sql").read_text("utf-8")
-        for statement in schema.split(";\n"):
+        for statement in _statements():
             db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute("COMMIT")
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    """From version 1, whose rewards had no attributes; nothing is lost."""
+    db.execute("BEGIN IMMEDIATE")
+    if _state(db)[2] == 1:
+        db.execute("ALTER TABLE reward RENAME TO reward_1")
+        db.execute(next(s for s in _statements() if "CREATE TABLE reward(" in s))
+        db.execute(
+            "INSERT INTO reward SELECT reward_model_id, conversation, reward, tokens, cut, "
+            "tokens_digest, run_id, x'', chk FROM reward_1"
+        )
+        db.execute("DROP TABLE reward_1")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.execute("COMMIT")
+
+
+def _statements() -> list[str]:
+    return files("evalkit.store").joinpath("schema.sql").read_text("utf-8").split(";\n")
 
 
 def _schema(db: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
@@ -372,12 +393,13 @@ def _schema(db: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
 
 def _decode(key: str, values: Sequence[object]) -> StoredReward | None:
     """The row, or None where damage changed a type."""
-    reward, tokens, cut, tokens_digest = values
+    reward, tokens, cut, tokens_digest, attributes = values
     if (
         isinstance(reward, float)
         and isinstance(tokens, int)
         and isinstance(cut, int)
         and isinstance(tokens_digest, bytes)
+        and isinstance(attributes, bytes)
     ):
-        return StoredReward(key, reward, tokens, cut, tokens_digest.hex())
+        return StoredReward(key, reward, tokens, cut, tokens_digest.hex(), unpacked(attributes))
     return None

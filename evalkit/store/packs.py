@@ -80,7 +80,7 @@ class Pack:
         found = {}
         try:
             lines = pq.read_table(io.BytesIO(data)).to_pylist()
-            rows = [(line.pop("checksum"), StoredReward(**line)) for line in lines]
+            rows = [(line.pop("checksum"), _row(line)) for line in lines]
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise self._damaged(f"{FILE} is unreadable: {error}") from None
         for chk, row in rows:
@@ -124,6 +124,8 @@ def write_pack(
     table = pa.Table.from_pylist(
         [{**row._asdict(), "checksum": checksum(fingerprint, row).hex()} for row in ordered],
     )
+    if ordered and not any(row.attributes for row in ordered):
+        table = table.drop_columns("attributes")
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     data = buffer.getvalue()
@@ -145,6 +147,8 @@ def write_pack(
 
 def content_digest(rows: Sequence[StoredReward]) -> str:
     """SHA-256 over the rows, sorted by conversation, whatever file format holds them."""
-    return digest(
-        "pack", [[r.conversation, r.reward, r.tokens, r.cut, r.tokens_digest] for r in rows]
-    )
+    return digest("pack", [[*row[:-1], *([list(row[-1])] if row[-1] else [])] for row in rows])
+
+
+def _row(line: Mapping[str, Any]) -> StoredReward:
+    return StoredReward(**{**line, "attributes": tuple(line.get("attributes") or ())})

@@ -8,15 +8,16 @@ from typing import NamedTuple
 
 
 class StoredReward(NamedTuple):
-    """The reward of one conversation under one reward model.
+    """The reward of one conversation or ordered pair under one reward model.
 
     Attributes:
-        conversation: `conversation_key`, 64 hex digits.
-        reward: Finite, in reward-model units.
+        conversation: `item_key`, 64 hex digits.
+        reward: Finite, in reward-model units; of an ordered pair, log-odds.
         tokens: Tokens scored, template included, after any cut.
         cut: Tokens lost to truncation.
         tokens_digest: SHA-256 of the token ids, 64 hex digits: tells a changed tokenisation from
             changed weights.
+        attributes: What else the reward model's family computes, finite, in the family's order.
     """
 
     conversation: str
@@ -24,6 +25,17 @@ class StoredReward(NamedTuple):
     tokens: int
     cut: int
     tokens_digest: str
+    attributes: tuple[float, ...] = ()
+
+
+def packed(attributes: tuple[float, ...]) -> bytes:
+    """Attributes as little-endian doubles."""
+    return struct.pack(f"<{len(attributes)}d", *(value + 0.0 for value in attributes))
+
+
+def unpacked(data: bytes) -> tuple[float, ...]:
+    """The attributes that `packed` made."""
+    return struct.unpack(f"<{len(data) // 8}d", data)
 
 
 def checksum(fingerprint: str, row: StoredReward) -> bytes:
@@ -34,6 +46,7 @@ def checksum(fingerprint: str, row: StoredReward) -> bytes:
             bytes.fromhex(row.conversation),
             struct.pack("<dqq", row.reward + 0.0, row.tokens, row.cut),  # SQLite knows no -0.0
             bytes.fromhex(row.tokens_digest),
+            packed(row.attributes),
         ]
     )
     return hashlib.blake2b(data, digest_size=8).digest()

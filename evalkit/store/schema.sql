@@ -17,6 +17,7 @@ CREATE TABLE reward(
   cut INTEGER NOT NULL,
   tokens_digest BLOB NOT NULL CHECK(length(tokens_digest) = 32),
   run_id INTEGER NOT NULL REFERENCES run(id),
+  attributes BLOB NOT NULL CHECK(length(attributes) % 8 = 0),  -- little-endian doubles
   chk BLOB NOT NULL CHECK(length(chk) = 8),
   PRIMARY KEY(reward_model_id, conversation)
 ) WITHOUT ROWID;

@@ -1,0 +1,51 @@
+"""`evalkit reward-models`: what is known, and what one of them is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from evalkit.cli.shared import Context, Session, reward_model_options
+
+
+@click.group("reward-models")
+def reward_models() -> None:
+    """List the reward models evalkit knows, and show one.
+
+    \b
+    evalkit reward-models list
+    evalkit reward-models show demo-rm
+    """
+
+
+@reward_models.command("list")
+@click.option("--markdown", is_flag=True, help="Print the table of the README.")
+def list_(markdown: bool) -> None:  # noqa: FBT001 - click passes flags so
+    """List families and published models, what they output and how they were checked."""
+    from evalkit.report import supported
+
+    click.echo(supported.to_markdown() if markdown else supported.to_text(), nl=False)
+
+
+@reward_models.command()
+@click.argument("name")
+@reward_model_options
+@click.pass_obj
+def show(context: Context, /, name: str, **chosen: Any) -> None:
+    """Print as JSON what a reward model is, and all that its fingerprint is over; loads nothing."""
+    session = Session(context, {**chosen, "reward_model": name})
+    with session.open_store() as store:
+        spec = session.reward_model(store)
+    about = {
+        "name": spec.name,
+        "path": str(spec.path),
+        "family": spec.family.name,
+        "output": spec.family.output,
+        "attributes": list(spec.attributes),
+        "notice": spec.notice,
+        "fingerprint": spec.fingerprint,
+        "manifest": spec.manifest,
+    }
+    click.echo(json.dumps(about, indent=2, ensure_ascii=True))

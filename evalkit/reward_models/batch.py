@@ -1,0 +1,137 @@
+"""A batch on a device: padded on one side, positions found by lengths and never by token id."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from evalkit.data import FloatArray
+from evalkit.reward_models import Rendered, RewardModelMemoryError
+from evalkit.reward_models.spec import RewardModelSpec
+from evalkit.reward_models.trunk import refuse
+
+
+class Batch(NamedTuple):
+    """B rows of at most L tokens.
+
+    Attributes:
+        inputs: `input_ids` and `attention_mask`, both (B, L); with padding on the left also
+            `position_ids`, which count from each row's first token.
+        start: (B,) column of each row's first token.
+        length: (B,) tokens of each row.
+        rows: What each row was made of.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    start: torch.Tensor
+    length: torch.Tensor
+    rows: Sequence[Rendered]
+
+    @property
+    def last(self) -> torch.Tensor:
+        """(B,) column of each row's last token."""
+        return self.start + self.length - 1
+
+    def mark(self, number: int) -> torch.Tensor:
+        """(B,) column of each row's mark of that number."""
+        return self.start + torch.tensor([row.marks[number] for row in self.rows])
+
+
+class TorchRewardModel:
+    """What every loaded model shares: padding, the device, and what a lack of memory becomes.
+
+    Args:
+        spec: The reward model.
+        model: The transformers model that reads the tokens.
+
+    Attributes:
+        model: The transformers model.
+        device: Where its inputs go, such as `cpu` or `cuda:0`.
+        padding_side: `right` or `left`; it moves no reward beyond float32's last bits.
+    """
+
+    padding_side: Literal["right", "left"] = "right"
+
+    def __init__(self, spec: RewardModelSpec, model: Any) -> None:
+        self.spec = spec
+        self.model = model
+        self._pad = model.config.pad_token_id or 0
+        self.device = str(model.get_input_embeddings().weight.device)
+        if self.device == "meta":  # offloaded: accelerate moves what it needs to the CPU
+            self.device = "cpu"
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids the model has an embedding for."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
+    def rewards(self, batch: Sequence[Rendered]) -> FloatArray:
+        """(len(batch), 1 + A) rewards and attributes, independent of what else is in the batch.
+
+        Raises:
+            RewardModelMemoryError: The device is out of memory.
+        """
+        try:
+            with torch.inference_mode():
+                found = self.forward(self._padded(batch))
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise RewardModelMemoryError(str(error)) from None
+        return np.asarray(found.double().cpu().numpy(), dtype=np.float64)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """(B, 1 + A) the reward and the attributes of each row."""
+        raise NotImplementedError
+
+    def check_company(self) -> None:
+        """Refuse a model whose reward of one row depends on the rows beside it.
+
+        Some classes pool at a token id or at the last column, and read padding in a batch.
+        """
+        probes = [self.probe(3), self.probe(9)]
+        alone = np.concatenate([self.rewards([row]) for row in probes])
+        moved = np.abs(self.rewards(probes) - alone)
+        if not np.all(moved <= self.spec.tolerance * np.maximum(1.0, np.abs(alone))):
+            what = f"a reward moves by {moved.max():.3g} with the rows beside it"
+            raise refuse(self.spec, [what])
+
+    def probe(self, length: int) -> Rendered:
+        """A row of that many tokens, for `check_company`."""
+        return Rendered(list(range(1, length + 1)), marks=(1, length))
+
+    def _padded(self, batch: Sequence[Rendered]) -> Batch:
+        lengths = torch.tensor([len(row.ids) for row in batch])
+        longest = int(lengths.max())
+        left = self.padding_side == "left"
+        start = longest - lengths if left else torch.zeros_like(lengths)
+        ids = torch.full((len(batch), longest), self._pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(batch):
+            here = slice(int(start[i]), int(start[i]) + len(row.ids))
+            ids[i, here] = torch.tensor(row.ids)
+            mask[i, here] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if left and "position_ids" in inspect.signature(self.model.forward).parameters:
+            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        placed = {name: value.to(self.device) for name, value in inputs.items()}
+        return Batch(placed, start, lengths, batch)
+
+
+def at(hidden: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """(B, h) the hidden state of each row at its column, in float32."""
+    rows = torch.arange(len(hidden), device=hidden.device)
+    return hidden[rows, columns.to(hidden.device)].float()
+
+
+def logits_at(model: Any, batch: Batch, columns: torch.Tensor) -> torch.Tensor:
+    """(B, len(columns), V) the model's own logits at these columns, and at no others if it can."""
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        columns = columns.to(batch.inputs["input_ids"].device)
+        found: torch.Tensor = model(**batch.inputs, use_cache=False, logits_to_keep=columns).logits
+        return found
+    logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
+    return logits[:, columns.to(logits.device)]

@@ -1,0 +1,63 @@
+"""Which family a checkpoint shows itself to be of, or why it is refused."""
+
+from __future__ import annotations
+
+import re
+
+from evalkit.errors import RefusedModelError
+from evalkit.reward_models.checkpoint import Checkpoint
+from evalkit.reward_models.families import PLAIN, Family, families, family
+from evalkit.text import listing
+
+
+def detect(checkpoint: Checkpoint) -> Family:
+    """The family a checkpoint shows itself to be of.
+
+    Raises:
+        RefusedModelError: None or several fit; every tensor outside the trunk is named.
+    """
+    declared = checkpoint.architecture
+    plain = family(PLAIN)
+    likely = [f for f in families() if f.detect and f != plain and f.allows(declared)]
+    against = {f.name: f.resolved(checkpoint).mismatches(checkpoint) for f in likely}
+    fitting = [f for f in likely if not against[f.name]]
+    if len(fitting) == 1:
+        return fitting[0]
+    lines = [f"fits family {f.name}" for f in fitting]
+    lines += [
+        f"declares {declared}, of family {f.name}, but: {problem}"
+        for f in likely
+        if f.classes
+        for problem in against[f.name]
+    ]
+    if not lines and plain.allows(declared):
+        return plain
+    raise refusal(checkpoint, lines or [f"declared class {declared or '(none)'}"])
+
+
+def refusal(checkpoint: Checkpoint, lines: list[str]) -> RefusedModelError:
+    """No family, or too many, explain the checkpoint."""
+    language_model = any(name.startswith("lm_head.") for name in checkpoint.shapes)
+    named = [f.name for f in families() if not f.detect and f.kind != "classifier"]
+    hint = (
+        f"a language model's weights do not say how it scores: {', '.join(named)} …"
+        if language_model
+        else "its family must be told"
+    )
+    return RefusedModelError(
+        f"reward model {checkpoint.name!r} shows no family that evalkit knows",
+        where="\n     ".join([str(checkpoint.folder), *lines, f"tensors: {signature(checkpoint)}"]),
+        fix=f"{hint}; name it with --family NAME (a family or the id of a published model), or "
+        'write your own: family = "package.module:load" in evalkit.toml',
+    )
+
+
+def signature(checkpoint: Checkpoint) -> str:
+    """Names and shapes of the tensors that no layer of a trunk accounts for."""
+    layered = re.compile(r"(^|\.)(layers?|h|block|blocks)\.\d+\.")
+    outside = {
+        name: shape
+        for name, shape in checkpoint.shapes.items()
+        if not layered.search(name) or name.startswith(("gating", "score", "weights", "v_head"))
+    }
+    return listing([f"{name} {list(shape)}" for name, shape in sorted(outside.items())], shown=30)
