@@ -360,9 +360,10 @@ def without(*names):
     return edit
 
 
-def with_shape(name, *shape):
+def with_shape(name, *shape, **more):
     def edit(tensors):
-        tensors[name] = next(iter(tensors.values())).new_ones(shape)
+        for key, size in {name: shape, **more}.items():
+            tensors[key] = next(iter(tensors.values())).new_ones(size)
 
     return edit
 
@@ -375,7 +376,10 @@ WRONG_HEADS = {
     "inform, first layer missing": ("inform", without("score.0.weight", "score.0.bias")),
     "inform, last layer missing": ("inform", without("score.2.weight", "score.2.bias")),
     "inform, a further tensor": ("inform", with_shape("score.0.scale", 32)),
-    "inform, a further layer": ("inform", with_shape("score.4.weight", 1, 1)),
+    "inform, a further layer": (
+        "inform",
+        with_shape("score.4.weight", 1, 1, **{"score.4.bias": (1,)}),
+    ),
     "inform, a further head": ("inform", with_shape("v_head.weight", 1, 32)),
     "inform, two values": ("inform", with_shape("score.2.weight", 2, 32)),
     "inform, another width": ("inform", with_shape("score.0.weight", 32, 31)),
@@ -406,6 +410,15 @@ WRONG_HEADS = {
 def test_a_head_that_is_not_whole_is_refused(tmp_path, case):
     name, edit = WRONG_HEADS[case]
     refusal(edited(name, tmp_path / "rm", edit))
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["inform", "seqcls", "pairrm"])
+def test_a_further_file_of_weights_that_nothing_explains_is_refused(tmp_path, name):
+    shutil.copytree(FIXTURES / name, tmp_path / "rm")
+    tensor = next(iter(load_file(tmp_path / "rm" / "model.safetensors").values()))
+    save_file({"another.weight": tensor}, tmp_path / "rm" / "more.safetensors")
+    assert "another.weight" in refusal(tmp_path / "rm")
 
 
 @needs_shared

@@ -88,9 +88,10 @@ def test_a_pickle_beside_a_custom_head_is_refused_and_does_not_run(tmp_path, nam
 
 
 @needs_shared
-def test_a_head_that_is_no_dictionary_of_tensors_is_refused(tmp_path):
+@pytest.mark.parametrize("content", [[torch.ones(2)], {"network.0.weight": 3}, torch.ones(2)])
+def test_a_head_that_is_no_dictionary_of_tensors_is_refused(tmp_path, content):
     folder = copy("ldl", tmp_path / "rm")
-    torch.save([torch.ones(2)], folder / "gating_layer.pt")
+    torch.save(content, folder / "gating_layer.pt")
     with pytest.raises(RefusedModelError, match="gating_layer"):
         load(spec_of(folder), device="cpu")
 

@@ -24,12 +24,14 @@ class Rule(NamedTuple):
         stride: Distance between the numbers of its linear layers.
         bias: Which linear layers have one: all, none or last.
         normalised: Whether each linear layer but the last is followed by a batch normalisation.
+        depth: How many linear layers it has; 0 for any number.
     """
 
     first: int = 0
     stride: int = 2
     bias: str = "all"
     normalised: bool = False
+    depth: int = 0
 
 
 class Layer(NamedTuple):
@@ -78,6 +80,8 @@ def problems(net: str, rule: Rule, shapes: Shapes, width: int) -> Iterator[str]:
     if not linear or linear not in ([net], wanted):
         yield f"layers {[layer.prefix for layer in found]}, where linear ones are at {wanted}"
         return
+    if rule.depth not in {0, len(linear)}:
+        yield f"{len(linear)} linear layers in {net}, where the layout has {rule.depth}"
     norms = sum(layer.is_norm for layer in found)
     if norms != (len(linear) - 1 if rule.normalised else 0):
         yield f"{norms} normalisations among {len(linear)} linear layers of {net}"

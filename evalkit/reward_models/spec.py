@@ -111,6 +111,11 @@ class RewardModelSpec:
         return (*names, *(f"gate/{name}" for name in names), *bins, *(("sd",) if bins else ()))
 
     @property
+    def runs_remote_code(self) -> bool:
+        """Whether transformers may run the code that lies in its pinned revision."""
+        return bool(self.code) and self.family.kind != "own"
+
+    @property
     def is_pairwise(self) -> bool:
         """Whether it scores ordered pairs of answers and not single ones."""
         return self.family.output == "preference"

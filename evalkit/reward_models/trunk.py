@@ -150,7 +150,7 @@ def _config(spec: RewardModelSpec) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(
-            spec.path, trust_remote_code=bool(spec.code), local_files_only=True
+            spec.path, trust_remote_code=spec.runs_remote_code, local_files_only=True
         )
     except (ValueError, KeyError):
         lines = ["transformers knows no such model_type"]
@@ -167,7 +167,7 @@ def _source(spec: RewardModelSpec, config: Any) -> dict[str, Any]:
     return {
         "pretrained_model_name_or_path": spec.path,
         "use_safetensors": True,
-        "trust_remote_code": bool(spec.code),
+        "trust_remote_code": spec.runs_remote_code,
         "local_files_only": True,
         "key_mapping": {f"^{strip.replace('.', chr(92) + '.')}": ""} if strip else None,
     }
