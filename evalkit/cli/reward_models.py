@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from evalkit.cli.shared import Context, Session, reward_model_options
+from evalkit.cli.shared import Context, Session, settings_options
 
 
 @click.group("reward-models")
@@ -31,7 +31,7 @@ def list_(markdown: bool) -> None:  # noqa: FBT001 - click passes flags so
 
 @reward_models.command()
 @click.argument("name")
-@reward_model_options
+@settings_options
 @click.pass_obj
 def show(context: Context, /, name: str, **chosen: Any) -> None:
     """Print as JSON what a reward model is, and all that its fingerprint is over; loads nothing."""
@@ -44,7 +44,7 @@ def show(context: Context, /, name: str, **chosen: Any) -> None:
         "family": spec.family.name,
         "output": spec.family.output,
         "attributes": list(spec.attributes),
-        "notice": spec.notice,
+        "notices": [note for note in (spec.notice, spec.family.note) if note],
         "fingerprint": spec.fingerprint,
         "manifest": spec.manifest,
     }

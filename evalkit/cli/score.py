@@ -49,14 +49,10 @@ def score(context: Context, /, source: str | None, output: Path | None, **chosen
     from evalkit.scoring import lines
     from evalkit.scoring import score as run
     from evalkit.sets import packs_of, read_rows
-    from evalkit.workspace import write_atomic
 
-    if chosen["config"] is not None:
-        source, output = _configure(chosen, source, output)
-    if source is None:
-        raise InputError("no rows to score are named", fix="evalkit score FILE --reward-model RM")
+    source, output, make = _configure(chosen, source, output)
     if output is not None:
-        _check_output(output, source)
+        _check_output(output, source, make=make)
     session = Session(context, chosen)
     rows, prompts, found = read_rows(source, "checkpoint", session.workspace, chosen["benchmark"])
     conversations = lines.conversations(rows, prompts, source)
@@ -65,8 +61,8 @@ def score(context: Context, /, source: str | None, output: Path | None, **chosen
         _refuse_pairwise(spec)
         scored = run(spec, conversations, store, packs=packs_of(found), settings=session.settings)
         tell_store(store, scored)
-    if spec.notice:
-        click.echo(f"note: {printable(spec.notice)}", err=True)
+    for note in filter(None, (spec.notice, spec.family.note)):
+        click.echo(f"note: {printable(note)}", err=True)
     text, cut, problems = lines.score_lines(rows, conversations, scored, spec.attributes)
     if cut:
         said = f"warning: {cut} of {count(len(rows), 'row')} lost tokens: tokens_cut in its line"
@@ -74,8 +70,7 @@ def score(context: Context, /, source: str | None, output: Path | None, **chosen
     if output is None:
         click.echo(text, nl=False)
     else:
-        write_atomic(output, text.encode())
-        click.echo(f"wrote {output}", err=True)
+        _write(output, text, make=make)
     if problems:
         raise MissingError(
             f"{count(len(problems), 'row')} without a score: null in the output, with the reason",
@@ -86,31 +81,54 @@ def score(context: Context, /, source: str | None, output: Path | None, **chosen
 
 def _configure(
     chosen: dict[str, Any], source: str | None, output: Path | None
-) -> tuple[str | None, Path | None]:
-    """Let a configuration say what the command line does not; returns source and output."""
-    from evalkit.scoring.opendataarena import OVERLONG, read_config
+) -> tuple[str, Path | None, bool]:
+    """Let a configuration say what the command line does not.
 
-    config = read_config(chosen["config"])
-    for note in config.notes:
-        click.echo(f"note: {printable(note)}", err=True)
-    asked = {
-        "reward_model": config.model,
-        "max_length": config.max_length,
-        "overlong": OVERLONG,
-        "batch_tokens": config.batch_size * config.max_length,
-    }
-    chosen |= {key: value for key, value in asked.items() if chosen[key] is None}
-    if output is None and config.output is not None:
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-    return source or config.source, output or config.output
+    Returns:
+        The rows, the output, and whether its folder is to be made: a configuration's is.
+    """
+    make = False
+    if chosen["config"] is not None:
+        from evalkit.scoring.opendataarena import OVERLONG, read_config
+
+        config = read_config(chosen["config"])
+        for note in config.notes:
+            click.echo(f"note: {printable(note)}", err=True)
+        asked = {
+            "reward_model": config.model,
+            "max_length": config.max_length,
+            "overlong": OVERLONG,
+            "batch_tokens": config.batch_size * config.max_length,
+        }
+        chosen |= {key: value for key, value in asked.items() if chosen[key] is None}
+        make = output is None
+        source, output = source or config.source, output or config.output
+    if source is None:
+        raise InputError("no rows to score are named", fix="evalkit score FILE --reward-model RM")
+    return source, output, make
 
 
-def _check_output(output: Path, source: str) -> None:
-    if not output.parent.is_dir():
+def _check_output(output: Path, source: str, *, make: bool) -> None:
+    if not output.parent.is_dir() and not make:
         raise InputError(
             f"cannot write {output}: no folder {output.parent}", fix="create the folder"
         )
     refuse_overwriting(output, [source])
+
+
+def _write(output: Path, text: str, *, make: bool) -> None:
+    from evalkit.workspace import write_atomic
+
+    try:
+        if make:
+            output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {output.parent}: {error.strerror}",
+            fix="name another with -o FILE",
+        ) from None
+    write_atomic(output, text.encode())
+    click.echo(f"wrote {output}", err=True)
 
 
 def _refuse_pairwise(spec: RewardModelSpec) -> None:

@@ -28,12 +28,9 @@ class Context:
     download: bool
 
 
-def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say which reward model scores, and how."""
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say what a reward model is, beyond its files."""
     options = [
-        click.option(
-            "--reward-model", "--rm", metavar="RM", help="Name, folder, or org/name[@revision]."
-        ),
         click.option(
             "--family",
             metavar="FAMILY",
@@ -55,6 +52,18 @@ def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="POLICY",
             help="error, truncate-left (keeps the answer's end) or truncate-right. [error]",
         ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which reward model scores, and how."""
+    name = click.option(
+        "--reward-model", "--rm", metavar="RM", help="Name, folder, or org/name[@revision]."
+    )
+    run = [
         click.option(
             "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
         ),
@@ -64,9 +73,9 @@ def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Padded tokens per batch. [2048 on a CPU, else 16384]",
         ),
     ]
-    for option in reversed(options):
+    for option in reversed(run):
         command = option(command)
-    return command
+    return name(settings_options(command))
 
 
 class Session:
@@ -74,7 +83,7 @@ class Session:
 
     Args:
         context: Options of `evalkit`.
-        chosen: The values of `reward_model_options`.
+        chosen: The values of `reward_model_options`, or of `settings_options` and `reward_model`.
     """
 
     def __init__(self, context: Context, chosen: dict[str, Any]) -> None:
@@ -83,7 +92,9 @@ class Session:
 
         self.workspace: Workspace = Workspace.find(Path.cwd())
         self.settings: RunSettings = RunSettings(
-            device=chosen["device"], batch_tokens=chosen["batch_tokens"], progress=context.progress
+            device=chosen.get("device", "auto"),
+            batch_tokens=chosen.get("batch_tokens"),
+            progress=context.progress,
         )
         self._chosen = chosen
         self._download = context.download

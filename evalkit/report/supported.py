@@ -41,12 +41,24 @@ def rows() -> list[Supported]:
 
 
 def to_text() -> str:
-    """The table for a terminal, a model on a line."""
+    """The table for a terminal: a model on a line, with what its authors state of it."""
     lines = []
     for row in rows():
         lines.append(f"{row.family}  ({row.output}; checked: {row.checked})  {row.title}")
-        lines += [f"    {model}" for model in row.models]
+        lines += [f"    {model}{_stated(model)}" for model in row.models]
     return "\n".join(lines) + "\n"
+
+
+def _stated(model: str) -> str:
+    about = published()[model]
+    stated = [
+        about.licence,
+        f"at most {about.max_length:,} tokens" if about.max_length else "",
+        f"card: {', '.join(f'{score:g}' for score in about.examples)}" if about.examples else "",
+        about.family.note,
+    ]
+    found = "; ".join(filter(None, stated))
+    return f"  ({found})" if found else ""
 
 
 def to_markdown() -> str:

@@ -6,12 +6,12 @@ its files, so looking up known rewards needs neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NamedTuple, Protocol
 
 from evalkit.data import FloatArray, Item
-from evalkit.errors import MissingError
+from evalkit.errors import EvalkitError, MissingError, RefusedModelError
 from evalkit.reward_models.spec import RewardModelSpec
 
 
@@ -73,14 +73,33 @@ def load(spec: RewardModelSpec, *, device: str = "auto") -> RewardModel:
 
     Raises:
         RefusedModelError: Its tensors, class or files do not explain each other.
-        MissingError: The extra `models`, or a family's own module, is not installed.
+        MissingError: The extra `models` is not installed, or the device lacks memory.
     """
-    module, function = KINDS.get(spec.family.kind, spec.family.name).split(":")
+    target = KINDS.get(spec.family.kind)
     try:
-        loader = getattr(import_module(module), function)
+        return _loader(target or spec.family.name)(spec, device=device)
     except ModuleNotFoundError as error:
         raise MissingError(
             f"scoring needs the package {error.name!r}", fix='pip install "evalkit-rm[models]"'
         ) from None
-    model: RewardModel = loader(spec, device=device)
-    return model
+    except RewardModelMemoryError as error:
+        raise MissingError(
+            f"reward model {spec.name!r} does not fit into the memory of its device: {error}",
+            fix="use a larger device, several GPUs, or a smaller --dtype",
+        ) from None
+    except EvalkitError:
+        raise
+    except Exception as error:
+        if target is not None:
+            raise
+        raise RefusedModelError(
+            f"the family {spec.family.name} of reward model {spec.name!r} failed to load: "
+            f"{type(error).__name__}: {error}",
+            fix="mend its module",
+        ) from error
+
+
+def _loader(target: str) -> Callable[..., RewardModel]:
+    module, function = target.split(":")
+    found: Callable[..., RewardModel] = getattr(import_module(module), function)
+    return found

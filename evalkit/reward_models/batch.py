@@ -59,7 +59,8 @@ class TorchRewardModel:
     def __init__(self, spec: RewardModelSpec, model: Any) -> None:
         self.spec = spec
         self.model = model
-        self._pad = model.config.pad_token_id or 0
+        pad = model.config.pad_token_id
+        self._pad = pad if isinstance(pad, int) and 0 <= pad < self.vocabulary else 0
         self.device = str(model.get_input_embeddings().weight.device)
         if self.device == "meta":  # offloaded: accelerate moves what it needs to the CPU
             self.device = "cpu"
@@ -130,7 +131,7 @@ def at(hidden: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
 def logits_at(model: Any, batch: Batch, columns: torch.Tensor) -> torch.Tensor:
     """(B, len(columns), V) the model's own logits at these columns, and at no others if it can."""
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        columns = columns.to(batch.inputs["input_ids"].device)
+        # columns stay on the CPU: the hidden states may lie on another GPU than the inputs
         found: torch.Tensor = model(**batch.inputs, use_cache=False, logits_to_keep=columns).logits
         return found
     logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits

@@ -11,16 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib.metadata import entry_points
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from evalkit.errors import InputError, RefusedModelError
 from evalkit.reward_models import nets
 from evalkit.reward_models.checkpoint import Checkpoint
-from evalkit.reward_models.parameters import LAYERED, NETS, PARAMETERS, wrong
+from evalkit.reward_models.parameters import LAYERED, NETS, PARAMETERS, inconsistencies, wrong
 from evalkit.text import clip, did_you_mean, listing
 from evalkit.workspace import read_toml
 
@@ -99,16 +97,16 @@ class Family:
         Raises:
             InputError: A parameter the kind does not have, or one of another type.
         """
-        known = PARAMETERS.get(self.kind)
+        known = PARAMETERS[self.kind]
         for key, value in changes.items():
-            if known is not None and key not in known:
+            if key not in known:
                 raise InputError(
                     f"family {self.name!r} has no parameter {key!r}",
                     where=where,
                     fix=f"known: {listing(sorted(known), shown=40)}. "
                     f"{did_you_mean(key, known)}".strip(),
                 )
-            if known is not None and (problem := wrong(key, value, known[key])):
+            if problem := wrong(key, value, known[key]):
                 raise InputError(
                     f"parameter {key!r} of family {self.name!r} {problem}, got {clip(value)}",
                     where=where,
@@ -137,8 +135,8 @@ class Family:
         """The attributes; numbered where a mixture has more or fewer than its relatives."""
         n = len(self.attributes)
         if self.requires:
-            n = int(checkpoint.config.get("num_objectives", n * self.setting("bins")))
-            n //= self.setting("bins")
+            stated = checkpoint.config.get("num_objectives")
+            n = stated // self.setting("bins") if isinstance(stated, int) else n
         elif self.kind == "gated":
             n = nets.outputs(self.setting("gate"), checkpoint.shapes) or n
         numbered = tuple(f"objective-{i + 1}" for i in range(n))
@@ -151,7 +149,9 @@ class Family:
     def mismatches(self, checkpoint: Checkpoint) -> list[str]:
         """Why the checkpoint is not of this family; empty if it may be."""
         config = checkpoint.config
-        problems = [
+        every = {**PARAMETERS[self.kind], **self.parameters}
+        problems = list(inconsistencies(self.kind, every, len(self.attributes)))
+        problems += [
             f"config.json has {key} {config.get(key)!r}"
             for key, value in self.where.items()
             if config.get(key) != value
@@ -207,55 +207,6 @@ def family(name: str) -> Family:
     )
 
 
-def is_own(name: object) -> bool:
-    """Whether a family is a user's own: `package.module:load`, or an entry point of evalkit's."""
-    return isinstance(name, str) and (":" in name or name in _entry_points())
-
-
-def own_family(name: str, settings: Mapping[str, Any]) -> tuple[Family, Path]:
-    """A user's own family and the source file of its module.
-
-    Args:
-        name: `package.module:load`, or the name of an entry point in the group `evalkit.families`.
-        settings: `output` is required, `attributes` and `parameters` may be given.
-
-    Raises:
-        InputError: No output, or no such module.
-    """
-    target = _entry_points().get(name, name)
-    output = settings.get("output")
-    if output not in OUTPUTS:
-        raise InputError(
-            f"family {name!r} must say what its number is, not {output!r}",
-            where="[reward_models] in evalkit.toml",
-            fix=f"output = one of {', '.join(OUTPUTS)}",
-        )
-    module = target.partition(":")[0]
-    try:
-        found = find_spec(module)
-    except (ImportError, ValueError):
-        found = None
-    if found is None or found.origin is None:
-        raise InputError(
-            f"the module {module!r} of family {name!r} cannot be imported",
-            where="[reward_models] in evalkit.toml",
-            fix="install it, or put its folder on PYTHONPATH",
-        )
-    own = Family(
-        name=target,
-        kind="own",
-        output=output,
-        parameters=dict(settings.get("parameters") or {}),
-        attributes=tuple(settings.get("attributes") or ()),
-    )
-    return own, Path(found.origin)
-
-
-@cache
-def _entry_points() -> dict[str, str]:
-    return {point.name: point.value for point in entry_points(group="evalkit.families")}
-
-
 def families() -> list[Family]:
     """All families, in the order they are tried."""
     return list(_families().values())
@@ -272,7 +223,6 @@ class Published:
         max_length: Tokens its authors use; None if they state none.
         checked: How evalkit's number was held against its authors': a sentence.
         examples: Scores its card publishes.
-        note: What a user must know.
     """
 
     id: str
@@ -281,7 +231,6 @@ class Published:
     max_length: int | None
     checked: str
     examples: tuple[float, ...]
-    note: str
 
 
 @cache
@@ -342,6 +291,7 @@ def _published(id_: str, table: Mapping[str, Any], path: Path) -> Iterator[Publi
         base.with_parameters(changes, str(path)),
         output=table.get("output", base.output),
         attributes=tuple(table.get("attributes", base.attributes)),
+        note=table.get("note", base.note),
     )
     for name in (id_, *table.get("also", ())):
         yield Published(
@@ -351,5 +301,4 @@ def _published(id_: str, table: Mapping[str, Any], path: Path) -> Iterator[Publi
             max_length=table.get("max_length"),
             checked=table.get("checked", base.checked),
             examples=tuple(table.get("examples", ())),
-            note=table.get("note", base.note),
         )

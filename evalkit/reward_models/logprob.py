@@ -48,7 +48,10 @@ class AnswerRenderer(Encoder):
         lost = found.cut if self.spec.overlong == "truncate-left" else 0
         shift = len(self.before) - lost
         stop = min(end + shift, len(found.ids) - len(self.after))
-        if found.problem or begin < lost or begin + shift >= stop:
+        if end == len(body) and not self.is_special(body[-1]):
+            stop = len(found.ids)  # the closing token is the tokenizer's own
+        # the first token of all has no probability: something must stand before it
+        if found.problem or begin < lost or begin + shift < 1 or begin + shift >= stop:
             what = found.problem or "no token of the answer is left to score"
             return Rendered([], problem=what)
         return found._replace(marks=(begin + shift, stop))

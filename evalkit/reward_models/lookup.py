@@ -10,8 +10,9 @@ from typing import Any
 
 from evalkit.errors import InputError, MissingError
 from evalkit.reward_models.checkpoint import FileDigest
-from evalkit.reward_models.families import families, is_own
-from evalkit.reward_models.spec import RewardModelSpec, describe, describe_own
+from evalkit.reward_models.families import families
+from evalkit.reward_models.own import describe_own, is_own
+from evalkit.reward_models.spec import RewardModelSpec, describe
 from evalkit.text import did_you_mean, listing
 from evalkit.workspace import Workspace
 
@@ -51,9 +52,6 @@ def find_reward_model(
         **_from_root(entry.get("parameters", {}), workspace),
         **given.get("parameters", {}),
     }
-    if is_own(settings.get("family")):
-        folder = workspace.root / target if target != name else workspace.root
-        return describe_own(folder, name, file_digest, settings)
     match = HUB_ID.fullmatch(target)
     trusted = bool(settings.get("trust_remote_code"))
     if trusted and not (match and COMMIT.fullmatch(match["revision"] or "")):
@@ -62,13 +60,26 @@ def find_reward_model(
             where=f"[reward_models.{name}] in evalkit.toml",
             fix='model = "org/name@REVISION" with a commit of 40 hex digits',
         )
-    if declared and (workspace.root / target).is_dir() and not trusted:
-        folder = workspace.root / target
-    else:
-        folder = _folder(target, workspace, download=download, code=trusted)
+    own = is_own(settings.get("family"))
+    if own and "model" not in workspace.config["reward_models"].get(name, {}):
+        return describe_own(None, name, file_digest, settings)
+    local = _local(target, workspace, declared=declared) if not trusted else None
+    folder = local or _folder(target, workspace, download=download, code=trusted)
+    if own:
+        return describe_own(folder, name, file_digest, settings)
     label = name if declared else _label(target, folder)
-    id_ = match["repo"] if match and not Path(target).is_dir() else ""
+    id_ = match["repo"] if match and local is None else ""
     return describe(folder, label, file_digest, settings, id_=id_)
+
+
+def _local(target: str, workspace: Workspace, *, declared: bool) -> Path | None:
+    """The folder a target names: of evalkit.toml from its own folder, else from here."""
+    if declared and (workspace.root / target).is_dir():
+        return workspace.root / target
+    built_in = files("evalkit.reward_models").joinpath(target)
+    if "/" not in target and built_in.joinpath("config.json").is_file():
+        return Path(str(built_in))
+    return Path(target) if Path(target).is_dir() else None
 
 
 def built_ins() -> list[str]:
@@ -89,11 +100,6 @@ def _from_root(parameters: Mapping[str, Any], workspace: Workspace) -> dict[str,
 
 
 def _folder(target: str, workspace: Workspace, *, download: bool, code: bool) -> Path:
-    built_in = files("evalkit.reward_models").joinpath(target)
-    if "/" not in target and built_in.joinpath("config.json").is_file():
-        return Path(str(built_in))
-    if Path(target).is_dir() and not code:
-        return Path(target)
     match = HUB_ID.fullmatch(target)
     if match is not None:
         return _snapshot(match["repo"], match["revision"], download=download, code=code)

@@ -53,25 +53,25 @@ class PromptModel(TorchRewardModel):
         model: A causal or sequence-to-sequence model of transformers.
 
     Raises:
-        RefusedModelError: A label is not one token.
+        RefusedModelError: One of its two answers is not one token.
     """
 
     def __init__(self, spec: RewardModelSpec, model: Any) -> None:
         super().__init__(spec, model)
         tokenizer = load_tokenizer(spec)
         self._renderer = PromptRenderer(spec, tokenizer, self.vocabulary)
-        labels = spec.family.setting("labels")
-        tokens = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in labels]
-        if len(labels) != 2 or any(len(ids) != 1 for ids in tokens):
-            raise refuse(spec, [f"the labels {labels} are the tokens {tokens}, not one each"])
-        self._labels = [ids[0] for ids in tokens]
+        texts = spec.family.setting("tokens")
+        tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        if any(len(ids) != 1 for ids in tokens):
+            raise refuse(spec, [f"{texts} are the tokens {tokens}, not one each"])
+        self._tokens = [ids[0] for ids in tokens]
 
     def render(self, items: Sequence[Item]) -> list[Rendered]:
         """Token ids of each ordered pair."""
         return self._renderer.render(items)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """(B, 1) log-odds of the first label against the second."""
+        """(B, 1) log-odds of the first answer against the second."""
         if self.spec.family.setting("seq2seq"):
             begin = self.model.config.decoder_start_token_id
             start = torch.full((len(batch.rows), 1), begin, device=self.device)
@@ -79,7 +79,7 @@ class PromptModel(TorchRewardModel):
         else:
             columns, which = torch.unique(batch.last, return_inverse=True)
             logits = at(logits_at(self.model, batch, columns), which)
-        first, second = self._labels
+        first, second = self._tokens
         found: torch.Tensor = logits[:, first] - logits[:, second]
         return found[:, None]
 

@@ -1,7 +1,8 @@
 """Families that give one conversation a number: scalar heads, attributes, gated mixtures.
 
 Decoders are read at the last attended token, found by the attention mask and never by token id;
-native encoders through their own pooling. Heads compute in float32 whatever the trunk's dtype.
+native encoders through their own pooling. These heads compute in float32 whatever the trunk's
+dtype; a language model's own output layer does not.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Batch size, device, attention kernel, library versions, names and paths are not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,9 @@ from evalkit.errors import InputError, RefusedModelError
 from evalkit.reward_models.checkpoint import Checkpoint, FileDigest, behaviour
 from evalkit.reward_models.detection import detect, refusal
 from evalkit.reward_models.families import (
+    OUTPUTS,
     Family,
-    Published,
     family,
-    own_family,
     published,
 )
 from evalkit.text import did_you_mean
@@ -85,7 +84,11 @@ class RewardModelSpec:
             "overlong": self.overlong,
         }
         more = {
-            "parameters": {k: v for k, v in self.family.parameters.items() if k != "reference"},
+            "parameters": {
+                k: v
+                for k, v in self.family.parameters.items()
+                if k != "reference" or self.reference is None  # which is there by its content
+            },
             "reference": self.reference and [*self.reference.weights, self.reference.config],
             "code": list(self.code),
         }
@@ -161,9 +164,9 @@ def describe(
         folder = folder / "policy"
     checkpoint = Checkpoint(folder, name)
     chosen = _family(checkpoint, settings, id_)
-    known = published().get(id_)
+    known = published().get(str(settings.get("family") or id_))
     config = checkpoint.config
-    dtype = _dtype(settings.get("dtype") or config.get("dtype") or config.get("torch_dtype"))
+    dtype = dtype_of(settings.get("dtype") or config.get("dtype") or config.get("torch_dtype"))
     spec = RewardModelSpec(
         name=name,
         path=folder,
@@ -176,8 +179,12 @@ def describe(
         tokenizer=checkpoint.tokenizer_digest(file_digest),
         template=_template(checkpoint, chosen),
         dtype=dtype,
-        max_length=_max_length(checkpoint, chosen, settings.get("max_length"), known),
-        overlong=_overlong(settings.get("overlong") or "error"),
+        max_length=max_length_of(
+            settings.get("max_length"),
+            _limits(checkpoint, chosen),
+            known.max_length if known else None,
+        ),
+        overlong=overlong_of(settings.get("overlong") or "error"),
         notice=str(settings.get("notice") or _card_notice(folder)),
         code=_remote_code(checkpoint, file_digest) if settings.get("trust_remote_code") else (),
     )
@@ -189,39 +196,6 @@ def describe(
     )
 
 
-def describe_own(
-    folder: Path, name: str, file_digest: FileDigest, settings: Mapping[str, Any]
-) -> RewardModelSpec:
-    """The spec of a reward model of a user's own family, `"package.module:load"`.
-
-    Whatever lies in `folder` of weights, config, tokenizer and template is part of its identity,
-    and so is the source of the module; none of it is required.
-
-    Raises:
-        InputError: `output` or `max_length` is not given, or the module is not found.
-    """
-    chosen, source = own_family(str(settings["family"]), settings)
-    checkpoint = Checkpoint(folder, name)
-    there = (folder / "config.json").is_file()
-    config = checkpoint.config if there else {}
-    return RewardModelSpec(
-        name=name,
-        path=folder,
-        family=chosen,
-        weights=tuple(file_digest(path) for path in sorted(folder.glob("*.safetensors"))),
-        config=digest("config", behaviour(config)),
-        tokenizer=checkpoint.tokenizer_digest(file_digest)
-        if (folder / "tokenizer.json").is_file()
-        else "",
-        template=checkpoint.chat_template() or "",
-        dtype=_dtype(settings.get("dtype") or config.get("dtype")),
-        max_length=_max_length(checkpoint, chosen, settings.get("max_length"), None, config),
-        overlong=_overlong(settings.get("overlong") or "error"),
-        notice=str(settings.get("notice") or ""),
-        code=(file_digest(source),),
-    )
-
-
 def _family(checkpoint: Checkpoint, settings: Mapping[str, Any], id_: str) -> Family:
     asked = settings.get("family")
     if asked:
@@ -230,9 +204,27 @@ def _family(checkpoint: Checkpoint, settings: Mapping[str, Any], id_: str) -> Fa
         found = published()[id_].family if id_ in published() else detect(checkpoint)
     parameters = settings.get("parameters") or {}
     found = found.with_parameters(parameters, str(checkpoint.folder)).resolved(checkpoint)
+    found = _declared(found, settings)
     if problems := found.mismatches(checkpoint):
         raise refusal(checkpoint, [f"is not of family {found.name}: {x}" for x in problems])
     return found
+
+
+def _declared(found: Family, settings: Mapping[str, Any]) -> Family:
+    """The family with the output that the user declares; none turns single answers into pairs."""
+    output = settings.get("output") or found.output
+    if output not in OUTPUTS or (output == "preference") != (found.output == "preference"):
+        raise InputError(
+            f"family {found.name} has {found.output} output, which cannot be {output!r}",
+            fix=f"output = one of {', '.join(o for o in OUTPUTS if o != 'preference')}",
+        )
+    attributes = tuple(settings.get("attributes") or found.attributes)
+    if len(attributes) != len(found.attributes):
+        raise InputError(
+            f"family {found.name} has {len(found.attributes)} attributes, not {len(attributes)}",
+            fix="name them all, in order",
+        )
+    return replace(found, output=output, attributes=attributes)
 
 
 def _template(checkpoint: Checkpoint, chosen: Family) -> str:
@@ -255,6 +247,11 @@ def _template(checkpoint: Checkpoint, chosen: Family) -> str:
 def _reference(spec: RewardModelSpec, folder: str, file_digest: FileDigest) -> RewardModelSpec:
     """The reference model of a policy, which must read the same tokens."""
     checkpoint = Checkpoint(Path(folder), f"{spec.name} (reference)")
+    if not checkpoint.folder.is_dir():
+        raise InputError(
+            f"the reference {folder!r} of reward model {spec.name!r} is no folder",
+            fix="--param reference=FOLDER: the model the policy was trained from",
+        )
     tokenizer = checkpoint.tokenizer_digest(file_digest)
     if tokenizer != spec.tokenizer:
         raise RefusedModelError(
@@ -268,6 +265,7 @@ def _reference(spec: RewardModelSpec, folder: str, file_digest: FileDigest) -> R
         path=checkpoint.folder,
         weights=tuple(file_digest(path) for path in checkpoint.weights),
         config=digest("config", behaviour(checkpoint.config)),
+        code=(),  # that the policy's pinned code may run says nothing of this folder's
     )
 
 
@@ -292,7 +290,12 @@ def _strings(value: object) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def _dtype(value: object) -> str:
+def dtype_of(value: object) -> str:
+    """A dtype by its name; float32 where none is stated.
+
+    Raises:
+        InputError: An unknown one.
+    """
     name = str(value or "float32").removeprefix("torch.")
     if name not in DTYPES:
         raise InputError(
@@ -302,28 +305,21 @@ def _dtype(value: object) -> str:
     return name
 
 
-def _max_length(
-    checkpoint: Checkpoint,
-    chosen: Family,
-    asked: object,
-    known: Published | None,
-    config: Mapping[str, Any] | None = None,
-) -> int:
-    """What is asked for, else what its authors use, else what its files allow."""
-    config = checkpoint.config if config is None else config
-    stated = [
-        config.get("max_position_embeddings"),
-        config.get("n_positions"),
-        checkpoint.tokenizer_config.get("model_max_length"),
-    ]
-    if lengths := chosen.setting("lengths"):
-        stated = lengths[:1]  # relative positions: what the family was trained on
-    # a tokenizer without a limit of its own states 1e30
-    limits = [int(x) for x in stated if isinstance(x, int | float) and 1 < x < 1e9]
+def max_length_of(asked: object, limits: Sequence[object], advised: int | None = None) -> int:
+    """What is asked for, else what its authors use, else what its files allow.
+
+    Args:
+        asked: From the command line or evalkit.toml; None if not given.
+        limits: What its files state; a tokenizer without a limit of its own states 1e30.
+        advised: What its authors use.
+
+    Raises:
+        InputError: No integer of at least 1, beyond the limits, or nothing known at all.
+    """
+    known = [int(x) for x in limits if isinstance(x, int | float) and 1 < x < 1e9]
     if asked is None:
-        advised = [known.max_length] if known is not None and known.max_length else []
-        if limits or advised:
-            return min([*limits, *advised])
+        if known or advised:
+            return min([*known, *([advised] if advised else [])])
         raise InputError(
             "the reward model states no maximum length", fix="give one with --max-length"
         )
@@ -332,21 +328,35 @@ def _max_length(
             f"max_length must be an integer of at least 1, got {asked!r}",
             fix="correct --max-length, or max_length in evalkit.toml",
         )
-    if limits and asked > min(limits):
+    if known and asked > min(known):
         raise InputError(
-            f"max_length {asked} is beyond the model's {min(limits)} tokens",
+            f"max_length {asked} is beyond the model's {min(known)} tokens",
             fix="choose a smaller one",
         )
     return asked
 
 
-def _overlong(value: object) -> Overlong:
+def overlong_of(value: object) -> Overlong:
+    """An over-long policy by its name.
+
+    Raises:
+        InputError: An unknown one.
+    """
     for policy in OVERLONG:
         if value == policy:
             return policy
     raise InputError(
         f"unknown over-long policy {value!r}", fix=f"choose one of {', '.join(OVERLONG)}"
     )
+
+
+def _limits(checkpoint: Checkpoint, chosen: Family) -> list[object]:
+    """How many tokens the files allow."""
+    if lengths := chosen.setting("lengths"):
+        return [lengths[0]]  # relative positions: what the family was trained on
+    config = checkpoint.config
+    stated = [config.get("max_position_embeddings"), config.get("n_positions")]
+    return [*stated, checkpoint.tokenizer_config.get("model_max_length")]
 
 
 def _card_notice(folder: Path) -> str:

@@ -25,8 +25,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from evalkit.errors import RefusedModelError
-from evalkit.reward_models.checkpoint import Checkpoint, behaviour, pickles
+from evalkit.errors import EvalkitError, RefusedModelError
+from evalkit.reward_models import RewardModelMemoryError
+from evalkit.reward_models.checkpoint import Checkpoint, behaviour, pickles, read_json
+from evalkit.reward_models.nets import below
+from evalkit.reward_models.parameters import NETS
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.text import listing
 
@@ -68,7 +71,11 @@ def load_model(
         elif device not in {"auto", "cpu"}:
             raise RefusedModelError(f"there is no device {device!r} here", fix="use --device cpu")
         torch.backends.cuda.matmul.allow_tf32 = False
-        model = _class(part, options).from_pretrained(dtype=getattr(torch, spec.dtype), **options)
+        dtype = getattr(torch, spec.dtype)
+        try:
+            model = _class(part, options).from_pretrained(dtype=dtype, **options)
+        except torch.OutOfMemoryError as error:
+            raise RewardModelMemoryError(_first_line(error)) from None
     return model.eval()
 
 
@@ -84,8 +91,8 @@ def load_tokenizer(spec: RewardModelSpec) -> Any:
                 spec.path, local_files_only=True, model_max_length=int(1e30)
             )
         except Exception as error:  # the library raises whatever it likes for a damaged file
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            raise refuse(spec, [f"its tokenizer cannot be read: {why}"]) from None
+            why = f"its tokenizer cannot be read: {_first_line(error)}"
+            raise refuse(spec, [why]) from None
 
 
 def load_head(spec: RewardModelSpec) -> dict[str, torch.Tensor]:
@@ -107,6 +114,10 @@ def load_head(spec: RewardModelSpec) -> dict[str, torch.Tensor]:
     for name in spec.family.requires:
         state = _tensors_of(spec, name)
         found |= {f"{name.rpartition('.')[0]}.{k}": v.float() for k, v in state.items()}
+    nets_of = [spec.family.setting(key) for key in NETS if spec.family.setting(key)]
+    unknown = [name for name in found if not any(below(name, net) for net in nets_of)]
+    if unknown:
+        raise refuse(spec, [f"unexplained tensors: {listing(sorted(unknown))}"])
     return found
 
 
@@ -125,11 +136,9 @@ def _tensors_of(spec: RewardModelSpec, name: str) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(spec.path / name, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling foreign bytes may raise anything
-        why = str(error).splitlines()[0]
-        raise refuse(
-            spec, [f"{name} is no plain file of tensors, and was not run: {why}"]
-        ) from None
-    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+        why = f"{name} is no plain file of tensors, and was not run: {_first_line(error)}"
+        raise refuse(spec, [why]) from None
+    if not isinstance(state, Mapping) or not all(map(_is_plain, state.values())):
         raise refuse(spec, [f"{name} holds something other than tensors by name"])
     return dict(state)
 
@@ -141,7 +150,29 @@ def _class(part: str, options: Mapping[str, Any]) -> Any:
     return AUTO[part]
 
 
+def _is_plain(value: object) -> bool:
+    return torch.is_tensor(value) and value.layout is torch.strided and value.device.type == "cpu"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _config(spec: RewardModelSpec) -> Any:
+    """The trunk's config, without a say in how attention is computed: that is a run's choice."""
+    try:
+        found = _any_config(spec)
+    except EvalkitError:
+        raise
+    except Exception as error:  # foreign values meet the library's own checks
+        raise refuse(
+            spec, [f"config.json is refused by transformers: {_first_line(error)}"]
+        ) from None
+    found._attn_implementation = None
+    return found
+
+
+def _any_config(spec: RewardModelSpec) -> Any:
     model_type = spec.family.setting("model_type")
     if model_type:
         stated = behaviour(Checkpoint(spec.path, spec.name).config)
@@ -225,6 +256,9 @@ def _check(spec: RewardModelSpec, part: str, options: Mapping[str, Any]) -> None
         what = f"no {kind} class of transformers has this model_type"
         names = sorted(Checkpoint(spec.path, spec.name).shapes)
         raise refuse(spec, [what, f"unexplained tensors: {listing(names)}"]) from None
+    except Exception as error:  # sizes, quantisation and kernels that config.json asks for
+        why = f"{type(error).__name__}: {_first_line(error)}"
+        raise refuse(spec, [f"transformers cannot build it: {why}"]) from None
     family = spec.family
     findings = {
         "unexplained tensors": [k for k in _unused(spec, info) if not family.claims(k)],
@@ -254,8 +288,6 @@ def _unused(spec: RewardModelSpec, info: Mapping[str, Any]) -> set[str]:
 
 
 def _indexed(index: Any) -> set[str]:
-    from evalkit.reward_models.checkpoint import read_json
-
     return set(read_json(index).get("weight_map", {}).values())
 
 

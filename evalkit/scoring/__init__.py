@@ -7,7 +7,7 @@ Whenever it is loaded, a few known rewards are computed again: if they moved, no
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -24,7 +24,7 @@ from evalkit.data import (
     conversation_key,
     item_key,
 )
-from evalkit.errors import IntegrityError
+from evalkit.errors import IntegrityError, RefusedModelError
 from evalkit.reward_models import RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring.batches import plan, score_batches
@@ -112,6 +112,7 @@ def score(
     with Progress(sum(len(item.ids) for item in todo.values()), settings.progress) as progress:
         batches = plan({key: len(item.ids) for key, item in todo.items()}, batch_tokens)
         for rewards, failed in score_batches(model, todo, batches):
+            _check_attributes(spec, rewards.values())
             store.add(
                 spec.fingerprint,
                 spec.manifest,
@@ -125,6 +126,17 @@ def score(
             done = [*rewards, *failed]
             progress.advance(len(done), sum(len(todo[key].ids) for key in done))
     return Scored({**known, **fresh}, problems, len(fresh))
+
+
+def _check_attributes(spec: RewardModelSpec, rows: Iterable[StoredReward]) -> None:
+    """A family of the user's own may compute something else than it declares."""
+    wrong = {len(row.attributes) for row in rows} - {len(spec.attributes)}
+    if wrong:
+        raise RefusedModelError(
+            f"reward model {spec.name!r} computes {wrong.pop()} attributes beside the reward, and "
+            f"declares {len(spec.attributes)}",
+            fix="attributes = [a name for each, in order] in evalkit.toml",
+        )
 
 
 def rewards_of(completions: CompletionSet, scored: Scored) -> Rewards:

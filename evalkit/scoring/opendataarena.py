@@ -60,7 +60,7 @@ def read_config(path: Path) -> ScorerConfig:
     """
     try:
         found = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError, UnicodeError, ValueError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(
             f"not a scorer's configuration: {error}", where=str(path), fix="name a YAML file"
         ) from None
