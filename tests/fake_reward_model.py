@@ -97,11 +97,15 @@ def hashed(text: str) -> float:
 
 
 def fake_spec(
-    name: str = "fake", *, dtype: str = "float32", output: Output = "bradley-terry"
+    name: str = "fake",
+    *,
+    dtype: str = "float32",
+    output: Output = "bradley-terry",
+    attributes: tuple[str, ...] = (),
 ) -> RewardModelSpec:
     """A reward model without files; another name is another fingerprint."""
     weights = hashlib.sha256(name.encode()).hexdigest()
-    family = Family("fake", "fake", output, {})
+    family = Family("fake", "fake", output, {}, attributes)
     return RewardModelSpec(
         name, Path("/nowhere"), family, (weights,), "c", "t", "", dtype, 4096, "error"
     )

@@ -195,12 +195,11 @@ def test_attributes_are_stored_and_served(tmp_path):
             return np.hstack([reward, reward / 3, -reward])
 
     chat = (Message("user", "Q"), Message("assistant", "A"))
+    spec = fake_spec(attributes=("third", "minus"))
     with Store(tmp_path / "store.db") as store:
         model = WithAttributes()
-        (fresh,) = score(
-            fake_spec(), [chat], store, settings=QUIET, load=model.load
-        ).rewards.values()
-        (known,) = score(fake_spec(), [chat], store, settings=QUIET, load=None).rewards.values()
+        (fresh,) = score(spec, [chat], store, settings=QUIET, load=model.load).rewards.values()
+        (known,) = score(spec, [chat], store, settings=QUIET, load=None).rewards.values()
     assert known == fresh
     assert known.attributes == (known.reward / 3, -known.reward)
 
