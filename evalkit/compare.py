@@ -241,7 +241,7 @@ def compare(
     scored = score(reward_model, _items(sides, reward_model), store, packs=packs, settings=settings)
     tables = _tables(sides, scored, reward_model, options, expected)
     return [
-        _comparison(checkpoint, reference, table, reward_model, options)
+        comparison_of(checkpoint, reference, table, reward_model, options)
         for (checkpoint, reference), table in zip(product(sides[0], sides[1]), tables, strict=True)
     ]
 
@@ -302,13 +302,14 @@ def _with_benchmark(options: Options, references: Sequence[NamedSet]) -> Options
     return options
 
 
-def _comparison(
+def comparison_of(
     checkpoint: CompletionSet,
     reference: CompletionSet,
     table: PairedTable,
     reward_model: RewardModelSpec,
     options: Options,
 ) -> Comparison:
+    """The counts and estimates of a table, overall and per subset."""
     keys = table.resample_keys(options.seed)
     everything = np.arange(len(table.prompt_id))
     names = sorted(set(table.subset.tolist()) - {""})

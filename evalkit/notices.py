@@ -52,6 +52,8 @@ def _of_output(
 ) -> list[str]:
     """What the reward model's kind of output does not allow to be read out of it."""
     output, name = reward_model.family.output, reward_model.name
+    if output == "preference" and np.all(np.isnan(table.order_gap)):
+        return []
     if output == "preference":
         gap = float(np.nanmean(table.order_gap))
         return [

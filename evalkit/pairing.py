@@ -114,7 +114,7 @@ class PairedTable:
     @property
     def lead(self) -> FloatArray:
         """(P,) how clearly the checkpoint is ahead: the margin, or P − ½ where there is none."""
-        return np.where(np.isnan(self.order_gap), self.margin, self.probability - 0.5)
+        return np.where(np.isnan(self.margin), self.probability - 0.5, self.margin)
 
     def rows(self, subset: str) -> IntArray:
         """Row numbers of one subset."""
@@ -338,8 +338,10 @@ def _unscored(unmatched: Unmatched, prompts: Mapping[str, Prompt]) -> MissingErr
 
 
 def _name(prompt: Prompt) -> str:
-    text = " ".join(prompt.messages[-1].content.split())
     short = prompt.prompt_id if len(prompt.prompt_id) <= CLIP else f"{prompt.prompt_id[:12]}…"
+    if not prompt.messages:  # of verdicts, whose prompts may be known by their ids alone
+        return short
+    text = " ".join(prompt.messages[-1].content.split())
     return f"{short} {text[:CLIP]!r}{'…' if len(text) > CLIP else ''}"
 
 

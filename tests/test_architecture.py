@@ -17,6 +17,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"report", "integrations"},
+    {"preferences"},
     {"compare", "references"},
     {"sets", "notices"},
     {"scoring"},

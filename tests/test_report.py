@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evalkit import report
-from evalkit.compare import Options, _comparison
+from evalkit.compare import Options, comparison_of
 from evalkit.data import CompletionSet, Message, Prompt, Rewards
 from evalkit.pairing import TieRule, pair
 from evalkit.report import tables
@@ -49,7 +49,7 @@ def comparison(name="ckpt<1>", texts=HOSTILE, seed=0):
         )  # fmt: skip
         sides.append((completions, rewards))
     table = pair(*sides, ties=TieRule())
-    return _comparison(sides[0][0], sides[1][0], table, SPEC, Options())
+    return comparison_of(sides[0][0], sides[1][0], table, SPEC, Options())
 
 
 class Page(HTMLParser):

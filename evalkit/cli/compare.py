@@ -17,6 +17,7 @@ from evalkit.cli.shared import (
 from evalkit.errors import InputError
 
 if TYPE_CHECKING:
+    from evalkit.compare import Comparison, Options
     from evalkit.pairing import TieRule
 
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     "--model",
     "models",
     multiple=True,
-    required=True,
     metavar="M",
     help="Checkpoint: a name or a file of completions; repeatable.",
 )
@@ -39,6 +39,18 @@ if TYPE_CHECKING:
     help="Reference: a name or a file of completions; repeatable.",
 )
 @click.option("-b", "--benchmark", metavar="NAME", help="All of its prompts must be answered.")
+@click.option(
+    "--preferences",
+    metavar="FILE",
+    help="Verdicts of a judge instead of rewards: AlpacaEval's annotations.json, or a table with "
+    "model, preference and the prompt (JSON Lines, CSV, Parquet).",
+)
+@click.option("--annotator", metavar="NAME", help="Whose verdicts, if FILE has several judges'.")
+@click.option(
+    "--coding",
+    type=click.Choice(["unit", "alpaca-eval"]),
+    help="Of preferences: 0 to 1, or 1 to 2 with 0 for a draw. [alpaca-eval if any is above 1]",
+)
 @reward_model_options
 @click.option(
     "--missing",
@@ -95,10 +107,10 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
     evalkit compare --model ckpt_1200 --ref gpt4_refs
     evalkit compare -m ckpt_800 -m ckpt_1200 -r gpt4_refs -o table.md -o result.json
     evalkit compare --model answers.jsonl --ref gpt4_1106_preview.json --rm demo-rm --json
+    evalkit compare --preferences annotations.json
     """
     from evalkit import report
     from evalkit.compare import Options
-    from evalkit.compare import compare as run
 
     for path in outputs:
         report.check_output(path)
@@ -113,18 +125,10 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
         temperature=chosen["temperature"],
     )
     session = Session(context, chosen)
-    references = chosen["references"] or _default_reference(session)
-    with session.open_store() as store:
-        comparisons = run(
-            chosen["models"],
-            references,
-            session.reward_model(store),
-            session.workspace,
-            store,
-            options=options,
-            settings=session.settings,
-        )
-        tell_store(store)
+    if chosen["preferences"]:
+        comparisons = _of_verdicts(chosen, options)
+    else:
+        comparisons = _of_rewards(session, chosen, options)
     if chosen["as_json"]:
         click.echo(report.document.to_json(comparisons).decode(), nl=False)
     else:
@@ -135,6 +139,41 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
     if chosen["report"]:
         page = report.write_run(comparisons, session.workspace.reports)
         click.echo(f"report: {page}", err=True)
+
+
+def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> list[Comparison]:
+    from evalkit.compare import compare as run
+
+    if not chosen["models"]:
+        raise InputError("no checkpoint is named", fix="--model NAME, or --preferences FILE")
+    references = chosen["references"] or _default_reference(session)
+    with session.open_store() as store:
+        found = run(
+            chosen["models"],
+            references,
+            session.reward_model(store),
+            session.workspace,
+            store,
+            options=options,
+            settings=session.settings,
+        )
+        tell_store(store)
+    return found
+
+
+def _of_verdicts(chosen: dict[str, Any], options: Options) -> list[Comparison]:
+    from evalkit.preferences import compare_preferences
+
+    if chosen["reward_model"]:
+        raise InputError("verdicts need no reward model", fix="leave --reward-model out")
+    return compare_preferences(
+        chosen["preferences"],
+        checkpoints=chosen["models"],
+        references=chosen["references"],
+        annotator=chosen["annotator"],
+        coding=chosen["coding"],
+        options=options,
+    )
 
 
 def _default_reference(session: Session) -> tuple[str, ...]:

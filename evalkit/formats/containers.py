@@ -6,6 +6,7 @@ at U+2028 and U+0085.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -47,6 +48,9 @@ def records(source: str, faults: list[Fault]) -> Iterator[Record]:
     if path.suffix == ".parquet" and path.is_file():
         yield from datasets.records(source)
         return
+    if path.suffix == ".csv" and path.is_file():
+        yield from _table(path, faults)
+        return
     with _open(path) as file:
         head = file.read(3)
         file.seek(0)
@@ -56,6 +60,27 @@ def records(source: str, faults: list[Fault]) -> Iterator[Record]:
         is_array = _first_byte(file) == b"["
         file.seek(start)
         yield from _array(path, file, faults) if is_array else _lines(path, file, faults)
+
+
+def _table(path: Path, faults: list[Fault]) -> Iterator[Record]:
+    """The rows of a CSV file with a header; every value is text, an empty one is none."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            if len(set(header)) < len(header) or "" in header:
+                faults.append(Fault(f"{path}:1", "", "the header has an empty or repeated name"))
+                return
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if len(row) == len(header):
+                    values = zip(header, row, strict=True)
+                    yield Record(where, {k: v if v else None for k, v in values})
+                elif row:
+                    what = f"has {len(row)} values under {len(header)} names"
+                    faults.append(Fault(where, "", what))
+        except (csv.Error, UnicodeDecodeError) as error:
+            faults.append(Fault(f"{path}:{reader.line_num}", "", f"is no CSV: {error}"))
 
 
 def _open(path: Path) -> Bytes:

@@ -1,0 +1,158 @@
+"""Verdicts as outcomes: what a judge said of checkpoints, through the table every reward takes.
+
+A continuous preference is the probability that the checkpoint's answer is the better one; above one
+half it is a win, at one half a draw. So AlpacaEval's `win_rate` is our win probability, and its
+`discrete_win_rate` our win rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evalkit.compare import Comparison, Options, comparison_of
+from evalkit.data import CompletionSet, Preferences, Prompt, digest
+from evalkit.errors import InputError
+from evalkit.formats.preferences import Coding, Verdict, coding_of, probabilities, read_verdicts
+from evalkit.pairing import pair_preferences
+from evalkit.reward_models.families import Family
+from evalkit.reward_models.spec import RewardModelSpec
+from evalkit.text import did_you_mean, listing
+
+JUDGED = Family("verdicts", "verdicts", "preference", {}, title="verdicts of a judge")
+
+
+def compare_preferences(
+    source: str,
+    *,
+    checkpoints: Sequence[str] = (),
+    references: Sequence[str] = (),
+    annotator: str | None = None,
+    coding: Coding | None = None,
+    options: Options | None = None,
+) -> list[Comparison]:
+    """Compare checkpoints with references by the verdicts of one judge.
+
+    Args:
+        source: A file, as `evalkit.formats.preferences` reads it.
+        checkpoints: Whose verdicts; all models of the file if none is named.
+        references: Against whom; all references of the file if none is named.
+        annotator: Whose verdicts, where the file has several judges'.
+        coding: Of the preferences; if None, told by the file: `alpaca-eval` if any is above 1.
+        options: Choices that can move a number.
+
+    Returns:
+        One comparison per reference and model, in the order of the file. All prompts that the
+        judge saw against a reference are expected of each model.
+
+    Raises:
+        InputError: A name the file does not have, several judges, or missing verdicts under
+            `missing="error"`.
+    """
+    options = options or Options()
+    if options.temperature is not None:
+        raise InputError("verdicts have no temperature", fix="leave --temperature out")
+    verdicts = read_verdicts(source)
+    coding = coding or coding_of(verdicts)
+    verdicts = _of_annotator(verdicts, annotator, source)
+    _check_known(source, "reference", references, [v.reference for v in verdicts])
+    _check_known(source, "model", checkpoints, [v.model for v in verdicts])
+    judge = _judge(verdicts, source, coding)
+    found = []
+    for reference in dict.fromkeys(v.reference for v in verdicts):
+        if references and reference not in references:
+            continue
+        against = [v for v in verdicts if v.reference == reference]
+        expected = _prompts(against)
+        for model in dict.fromkeys(v.model for v in against):
+            if not checkpoints or model in checkpoints:
+                mine = [v for v in against if v.model == model]
+                found.append(_compare(mine, reference, expected, judge, coding, options))
+    return found
+
+
+def _of_annotator(verdicts: list[Verdict], annotator: str | None, source: str) -> list[Verdict]:
+    known = list(dict.fromkeys(v.annotator for v in verdicts))
+    if annotator is None and len(known) > 1:
+        raise InputError(
+            f"verdicts of {len(known)} judges",
+            where=source,
+            fix=f"name one with --annotator: {listing(known)}",
+        )
+    if annotator is not None:
+        _check_known(source, "annotator", [annotator], known)
+    return [v for v in verdicts if annotator is None or v.annotator == annotator]
+
+
+def _check_known(source: str, what: str, asked: Sequence[str], known: Sequence[str]) -> None:
+    for name in asked:
+        if name not in known:
+            raise InputError(
+                f"no verdicts on the {what} {name!r}",
+                where=source,
+                fix=f"known: {listing(sorted(set(known)))}. {did_you_mean(name, known)}".strip(),
+            )
+
+
+def _judge(verdicts: Sequence[Verdict], source: str, coding: Coding) -> RewardModelSpec:
+    """The judge as what decided, its identity all that it said."""
+    said = sorted((v.prompt_id, v.reference, v.model, repr(v.preference)) for v in verdicts)
+    return RewardModelSpec(
+        name=verdicts[0].annotator or Path(source).name,
+        path=Path(source),
+        family=JUDGED,
+        weights=(digest("verdicts", [coding, said]),),
+        config="",
+        tokenizer="",
+        template="",
+        dtype="float32",
+        max_length=0,
+        overlong="error",
+    )
+
+
+def _prompts(verdicts: Sequence[Verdict]) -> dict[str, Prompt]:
+    found: dict[str, Prompt] = {}
+    for v in verdicts:
+        found.setdefault(v.prompt_id, Prompt(v.prompt_id, v.messages, v.subset))
+    return found
+
+
+def _compare(
+    verdicts: Sequence[Verdict],
+    reference: str,
+    expected: dict[str, Prompt],
+    judge: RewardModelSpec,
+    coding: Coding,
+    options: Options,
+) -> Comparison:
+    ordered = sorted(verdicts, key=lambda v: v.prompt_id)
+    chances = np.array(probabilities(ordered, coding), dtype=np.float64)
+    unknown = np.isnan(chances)
+    said = Preferences(
+        prompt_id=np.array([v.prompt_id for v in ordered], dtype=object),
+        probability=chances,
+        order_gap=np.full(len(chances), np.nan),
+        cut=np.zeros(len(chances), dtype=np.int64),
+        failures=dict.fromkeys(np.flatnonzero(unknown).tolist(), "no verdict"),
+    )
+    answers = {v.prompt_id: v.answers for v in ordered if v.answers}
+    given = dict.fromkeys(v.prompt_id for v in ordered)
+    left = CompletionSet(
+        name=verdicts[0].model,
+        prompts=tuple(expected[i] for i in given),
+        completions=tuple(answers[i][:1] if i in answers else () for i in given),
+        source=str(judge.path),
+    )
+    right = CompletionSet(
+        name=reference or "(reference)",
+        prompts=tuple(expected.values()),
+        completions=tuple(answers[i][1:] if i in answers else () for i in expected),
+        source=str(judge.path),
+    )
+    table = pair_preferences(
+        left, right, said, ties=options.ties, missing=options.missing, expected=expected.values()
+    )
+    return comparison_of(left, right, table, judge, options)
