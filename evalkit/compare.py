@@ -11,6 +11,7 @@ import numpy as np
 
 from evalkit.data import CompletionSet, FloatArray, IntArray, Item, Prompt
 from evalkit.errors import InputError
+from evalkit.lengths import Lengths, lengths_of
 from evalkit.notices import notices
 from evalkit.pairing import Missing, PairedTable, TieRule, match, pair, pair_preferences
 from evalkit.reward_models.spec import RewardModelSpec
@@ -120,6 +121,7 @@ class Comparison:
         table: One row per prompt.
         overall: Counts and estimates over all prompts.
         subsets: Subset -> the same, in alphabetical order; empty if no prompt names one.
+        lengths: What the lengths of the answers say; None where they are not known.
         worst_case: Win rate if every prompt left out were lost, and if it were won; None if none
             was left out.
         notices: What a reader must know: stand-ins, models for trying out, rows left out.
@@ -132,6 +134,7 @@ class Comparison:
     table: PairedTable
     overall: Group
     subsets: Mapping[str, Group]
+    lengths: Lengths | None
     worst_case: tuple[float, float] | None
     notices: tuple[str, ...]
     signature: Signature
@@ -320,6 +323,7 @@ def comparison_of(
         table=table,
         overall=_group(table, everything, keys, options),
         subsets={name: _group(table, table.rows(name), keys, options) for name in names},
+        lengths=lengths_of(table, options.level),
         worst_case=_worst_case(table),
         notices=notices(
             checkpoint, reference, reward_model, table, _temperature(options, reward_model)

@@ -122,7 +122,7 @@ class PairedTable:
 
     def resample_keys(self, seed: int) -> Keys:
         """(P,) the bootstrap key of each prompt: of its id and the seed alone."""
-        return np.array([_key(prompt_id, seed) for prompt_id in self.prompt_id], dtype=np.uint64)
+        return bootstrap_keys(self.prompt_id.tolist(), seed)
 
     def to_frame(self) -> pd.DataFrame:
         """The table as a data frame, one row per prompt."""
@@ -145,6 +145,11 @@ class PairedTable:
             "checkpoint_tokens": self.checkpoint_tokens,
             "reference_tokens": self.reference_tokens,
         }
+
+
+def bootstrap_keys(prompt_ids: Sequence[str], seed: int) -> Keys:
+    """(P,) the bootstrap key of each prompt: of its id and the seed alone."""
+    return np.array([_key(prompt_id, seed) for prompt_id in prompt_ids], dtype=np.uint64)
 
 
 def _key(prompt_id: str, seed: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from evalkit.compare import Comparison, Group
+from evalkit.contrasts import contrasts, macros
 
 SCHEMA_VERSION = 1
 
@@ -18,6 +19,8 @@ def document(comparisons: Sequence[Comparison]) -> dict[str, object]:
     return {
         "schema_version": SCHEMA_VERSION,
         "comparisons": [_comparison(c) for c in comparisons],
+        "differences": [asdict(c) for c in contrasts(comparisons)],
+        "over_references": [asdict(m) for m in macros(comparisons)],
         "exit_code": 0,
     }
 
@@ -56,6 +59,7 @@ def _comparison(c: Comparison) -> dict[str, object]:
         **_counts(c.overall),
         "estimates": _estimates(c.overall),
         "subsets": {name: {**_counts(g), **_estimates(g)} for name, g in c.subsets.items()},
+        "lengths": None if c.lengths is None else asdict(c.lengths),
         "unmatched": {
             "missing_in_checkpoint": list(unmatched.missing_in_checkpoint),
             "missing_in_reference": list(unmatched.missing_in_reference),

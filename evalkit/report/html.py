@@ -44,6 +44,8 @@ def render(comparisons: Sequence[Comparison]) -> bytes:
         head=tables.HEAD,
         sentence=tables.sentence,
         left_out=tables.left_out,
+        contrast_lines=tables.contrast_lines(comparisons),
+        length_lines=list(filter(None, map(tables.length_line, comparisons))),
         examples=[c.examples(EXAMPLES) for c in comparisons],
         notices=list(dict.fromkeys(n for c in comparisons for n in c.notices)),
         figures=[

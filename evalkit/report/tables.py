@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from evalkit.compare import Comparison, Group
+from evalkit.contrasts import contrasts, macros
 from evalkit.statistics.intervals import Estimate
 from evalkit.text import printable
 
@@ -83,6 +84,46 @@ def sentence(c: Comparison) -> str:
     return f"{names}: {found}; not separable from the reference."
 
 
+def length_line(c: Comparison) -> str:
+    """What the lengths say, in words; empty where they are not known."""
+    if c.lengths is None:
+        return ""
+    controlled, d = c.lengths.controlled, c.lengths.diagnostics
+    longer = f"the longer answer wins {rate(d.longer_preferred)} of prompts with unequal lengths"
+    name = f"{c.checkpoint.name} against {c.reference.name}"
+    if controlled.state == "ok":
+        return f"{name}: win rate at equal lengths {rate(controlled.estimate)}; {longer}"
+    if controlled.state == "extrapolated":
+        share = controlled.share_longer or 0.0
+        return (
+            f"{name}: longer on {_percent(share)} % of prompts, so that a win rate at equal "
+            f"lengths would be an extrapolation; {longer}"
+        )
+    return f"{name}: no win rate at equal lengths ({controlled.state}); {longer}"
+
+
+def contrast_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """Checkpoints against each other, and over several references, in words."""
+    found = []
+    for k in contrasts(comparisons):
+        e = k.difference.estimate
+        if e.value is None or k.band.low is None or k.band.high is None:
+            continue
+        band = f"[{100 * k.band.low:+.1f}, {100 * k.band.high:+.1f}]"
+        p = "" if k.band.p is None else f", p = {k.band.p:.2g}"
+        least = "" if k.detectable is None else f"; {100 * k.detectable:.1f} points were detectable"
+        found.append(
+            f"{k.checkpoint} − {k.against} against {k.reference}: {100 * e.value:+.1f} points "
+            f"{band}{p}{least}"
+        )
+    found += [
+        f"{m.checkpoint} over {len(m.references)} references: win rate "
+        f"{rate(m.estimates['win_rate'])}"
+        for m in macros(comparisons)
+    ]
+    return found
+
+
 def left_out(c: Comparison) -> list[str]:
     """A line for every prompt left out and why, and what they could have changed at most."""
     unmatched = c.table.unmatched
@@ -113,6 +154,8 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
     notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
     lines += [f"note: {printable(notice)}" for notice in notices]
     lines += [f"note: {printable(line)}" for c in comparisons for line in left_out(c)[-1:]]
+    lines += [f"difference: {printable(line)}" for line in contrast_lines(comparisons)]
+    lines += [f"length: {printable(line)}" for line in filter(None, map(length_line, comparisons))]
     lines += [f"signature: {printable(str(c.signature))}" for c in comparisons]
     return "\n".join(lines) + "\n"
 
@@ -124,6 +167,10 @@ def to_markdown(comparisons: Sequence[Comparison]) -> bytes:
     lines.insert(1, "|" + " --- |" * len(HEAD))
     notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
     lines += ["", *(f"- note: {_escape(printable(notice))}" for notice in notices)]
+    lines += [f"- difference: {_escape(printable(x))}" for x in contrast_lines(comparisons)]
+    lines += [
+        f"- length: {_escape(printable(x))}" for x in filter(None, map(length_line, comparisons))
+    ]
     lines += [f"- left out: {_escape(printable(x))}" for c in comparisons for x in left_out(c)]
     lines += [f"- signature: `{printable(str(c.signature)).replace('`', '')}`" for c in comparisons]
     return ("\n".join(lines) + "\n").encode()

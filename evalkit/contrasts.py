@@ -1,0 +1,141 @@
+"""What several comparisons say together: checkpoints against each other, and over all references.
+
+Two checkpoints held against one reference answer the same prompts, so that their difference is
+paired; all differences under one reference get bands that hold at once (max-t).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby
+
+import numpy as np
+
+from evalkit.compare import Comparison
+from evalkit.data import FloatArray
+from evalkit.pairing import bootstrap_keys
+from evalkit.statistics.intervals import Estimate, mean
+from evalkit.statistics.multiplicity import Band, max_t_bands
+from evalkit.statistics.paired import (
+    PairedDifference,
+    minimum_detectable_effect,
+    paired_difference,
+)
+
+RESAMPLES = 4_999
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """The difference of two checkpoints' win rates against one reference.
+
+    Attributes:
+        checkpoint: The later named of the two.
+        against: The earlier named.
+        reference: What both are held against.
+        prompts: Prompts on which both have an outcome.
+        difference: Win rate of `checkpoint` minus that of `against`, paired by prompt.
+        band: The same with an interval that holds together with those of all other contrasts
+            under this reference, and the p-value that goes with it.
+        detectable: Smallest difference found with 80 % power at this level; None without spread.
+    """
+
+    checkpoint: str
+    against: str
+    reference: str
+    prompts: int
+    difference: PairedDifference
+    band: Band
+    detectable: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Macro:
+    """A checkpoint against several references: the mean over references within each prompt.
+
+    Attributes:
+        checkpoint: Whose.
+        references: Against whom.
+        estimates: `win_rate` and `win_probability` over the prompts that all references answer.
+    """
+
+    checkpoint: str
+    references: tuple[str, ...]
+    estimates: Mapping[str, Estimate]
+
+
+def contrasts(comparisons: Sequence[Comparison]) -> list[Contrast]:
+    """Every two checkpoints under one reference; none where only one is named."""
+    found = []
+    for reference, group in _grouped(comparisons, lambda c: c.reference.name):
+        if len(group) > 1:
+            found += _under_one_reference(reference, group)
+    return found
+
+
+def macros(comparisons: Sequence[Comparison]) -> list[Macro]:
+    """Every checkpoint over all its references; none where only one is named."""
+    return [
+        _macro(checkpoint, group)
+        for checkpoint, group in _grouped(comparisons, lambda c: c.checkpoint.name)
+        if len(group) > 1
+    ]
+
+
+def _under_one_reference(reference: str, group: Sequence[Comparison]) -> list[Contrast]:
+    ids, outcomes = _common(group, "outcome")
+    if not len(ids):
+        return []
+    first = group[0]
+    level, seed = first.overall.estimates["win_rate"].level, first.signature.seed
+    pairs = list(combinations(range(len(group)), 2))
+    columns = np.column_stack([outcomes[later] - outcomes[early] for early, later in pairs])
+    keys = bootstrap_keys(ids, seed)
+    bands = max_t_bands(columns, keys=keys, resamples=RESAMPLES, level=level, seed=seed)
+    found = []
+    for (early, later), band in zip(pairs, bands.bands, strict=True):
+        difference = paired_difference(outcomes[later], outcomes[early], level=level)
+        stderr = difference.estimate.stderr
+        found.append(
+            Contrast(
+                checkpoint=group[later].checkpoint.name,
+                against=group[early].checkpoint.name,
+                reference=reference,
+                prompts=len(ids),
+                difference=difference,
+                band=band,
+                detectable=minimum_detectable_effect(stderr, level=level) if stderr else None,
+            )
+        )
+    return found
+
+
+def _macro(checkpoint: str, group: Sequence[Comparison]) -> Macro:
+    level = group[0].overall.estimates["win_rate"].level
+    estimates = {}
+    for name, column in (("win_rate", "outcome"), ("win_probability", "probability")):
+        _, columns = _common(group, column)
+        averaged = np.mean(columns, axis=0) if len(columns[0]) else np.empty(0)
+        estimates[name] = mean(averaged, bounded=True, level=level)
+    return Macro(checkpoint, tuple(c.reference.name for c in group), estimates)
+
+
+def _common(group: Sequence[Comparison], column: str) -> tuple[list[str], list[FloatArray]]:
+    """The prompts on which all have a value, sorted, and each one's values there."""
+    values = [
+        dict(zip(c.table.prompt_id.tolist(), getattr(c.table, column).tolist(), strict=True))
+        for c in group
+    ]
+    known = [{i for i, value in each.items() if not math.isnan(value)} for each in values]
+    ids = sorted(set.intersection(*known))
+    return ids, [np.array([each[i] for i in ids], dtype=np.float64) for each in values]
+
+
+def _grouped(
+    comparisons: Sequence[Comparison], name: Callable[[Comparison], str]
+) -> list[tuple[str, list[Comparison]]]:
+    order = list(dict.fromkeys(map(name, comparisons)))
+    ranked = sorted(comparisons, key=lambda c: order.index(name(c)))
+    return [(key, list(group)) for key, group in groupby(ranked, key=name)]

@@ -1,0 +1,142 @@
+"""Checkpoints against each other, over several references, and what their lengths say."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from evalkit import report
+from evalkit.compare import Options, comparison_of
+from evalkit.contrasts import contrasts, macros
+from evalkit.data import CompletionSet, Message, Prompt, Rewards
+from evalkit.pairing import TieRule, pair
+from evalkit.report import tables
+from tests.fake_reward_model import fake_spec
+
+
+def side(name, rewards, tokens=None):
+    """A set of one completion per prompt, and its rewards; None is a prompt it does not have."""
+    known = [i for i, reward in enumerate(rewards) if reward is not None]
+    prompts = tuple(Prompt(f"p{i:03}", (Message("user", f"q{i}"),)) for i in known)
+    n = len(known)
+    lengths = [9] * len(rewards) if tokens is None else tokens
+    return CompletionSet(name, prompts, tuple(("x",) for _ in known)), Rewards(
+        np.array([p.prompt_id for p in prompts], dtype=object), np.zeros(n, np.int64),
+        np.array([rewards[i] for i in known], dtype=np.float64),
+        np.array([lengths[i] for i in known]), np.zeros(n, np.int64),
+    )  # fmt: skip
+
+
+def comparison(left, right, **options):
+    table = pair(left, right, ties=TieRule(), missing="drop")
+    return comparison_of(left[0], right[0], table, fake_spec(), Options(missing="drop", **options))
+
+
+@pytest.fixture
+def three():
+    rng = np.random.default_rng(1)
+    skill = rng.normal(size=120)
+    sides = [
+        side(name, skill + rng.normal(size=120) + shift)
+        for name, shift in (("a", -0.5), ("b", 0.0), ("c", 0.6))
+    ]
+    reference = side("ref", skill + rng.normal(size=120))
+    return [comparison(left, reference) for left in sides]
+
+
+def test_every_two_checkpoints_are_compared_prompt_by_prompt(three):
+    found = contrasts(three)
+    assert [(k.checkpoint, k.against) for k in found] == [("b", "a"), ("c", "a"), ("c", "b")]
+    for k, (late, early) in zip(found, [(1, 0), (2, 0), (2, 1)], strict=True):
+        ours, theirs = three[late].table.outcome, three[early].table.outcome
+        oracle = stats.ttest_rel(ours, theirs)
+        assert k.difference.estimate.value == pytest.approx(np.mean(ours - theirs))
+        assert k.difference.p == pytest.approx(oracle.pvalue, rel=1e-9)
+        low, high = oracle.confidence_interval()
+        assert (k.difference.estimate.low, k.difference.estimate.high) == pytest.approx((low, high))
+        # bands that hold together are wider, and no wider than Bonferroni's
+        bonferroni = stats.t.ppf(1 - 0.025 / 3, 119) * k.difference.estimate.stderr
+        assert low > k.band.low >= k.difference.estimate.value - 1.05 * bonferroni
+        assert k.band.p >= k.difference.p
+
+
+def test_one_checkpoint_has_nothing_to_be_compared_with(three):
+    assert contrasts(three[:1]) == []
+    assert macros(three) == []
+
+
+def test_equal_checkpoints_do_not_differ(three):
+    twin = comparison(side("d", three[0].table.checkpoint_reward), side("ref", [0.0] * 120))
+    other = comparison(side("e", three[0].table.checkpoint_reward), side("ref", [0.0] * 120))
+    (found,) = contrasts([twin, other])
+    assert found.difference.estimate.value == 0
+    assert found.difference.p == found.band.p == 1
+    assert found.band.low is None
+    assert found.detectable is None
+
+
+def test_prompts_that_one_of_them_lacks_are_left_out_of_the_difference():
+    reference = side("ref", [0.0] * 30)
+    rng = np.random.default_rng(2)
+    one = comparison(side("one", rng.normal(size=30)), reference)
+    rewards = [None if i < 5 else float(i) for i in range(30)]
+    two = comparison(side("two", rewards), reference)
+    (found,) = contrasts([one, two])
+    assert found.prompts == 25
+
+
+def test_over_references_is_the_mean_within_each_prompt_first():
+    left = side("ckpt", [1.0, 1.0, 1.0, 1.0])
+    refs = [side("r1", [0.0, 0.0, 2.0, 2.0]), side("r2", [0.0, 2.0, 2.0, 1.0])]
+    (found,) = macros([comparison(left, ref) for ref in refs])
+    assert found.references == ("r1", "r2")
+    assert found.estimates["win_rate"].value == pytest.approx(np.mean([1, 0.5, 0, 0.25]))
+    assert found.estimates["win_rate"].n == 4
+
+
+def test_every_output_says_so_and_is_the_same_again(three, tmp_path):
+    document = json.loads(report.document.to_json(three))
+    assert [d["checkpoint"] for d in document["differences"]] == ["b", "c", "c"]
+    assert document["differences"][0]["band"]["method"] == "max-t"
+    assert document["over_references"] == []
+    assert report.document.to_json(three) == report.document.to_json(three)
+    text = tables.to_text(three)
+    assert "difference: c − a against ref: +" in text
+    report.write(three, tmp_path / "r.html")
+    assert "Checkpoints against each other" in (tmp_path / "r.html").read_text("utf-8")
+
+
+def test_a_judge_of_length_alone_is_seen():
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.integers(50, 400, 300), rng.integers(40, 300, 300)
+    left, right = side("ckpt", ours / 100, ours), side("ref", theirs / 100, theirs)
+    found = comparison(left, right)
+    raw = found.overall.estimates["win_rate"]
+    assert raw.low > 0.5
+    assert found.lengths.diagnostics.longer_preferred.value == 1.0
+    assert "the longer answer wins 100.0 %" in tables.length_line(found)
+
+
+def test_at_equal_lengths_an_effect_of_length_is_taken_out_and_a_real_one_is_not():
+    rng = np.random.default_rng(4)
+    ours, theirs = rng.integers(100, 400, 800), rng.integers(80, 300, 800)
+    noise = rng.logistic(size=800)
+    for shift in (0.0, 1.0):
+        reward = 1.5 * np.tanh((ours - theirs) / np.std(ours - theirs)) + shift + noise
+        found = comparison(side("ckpt", reward, ours), side("ref", np.zeros(800), theirs))
+        controlled = found.lengths.controlled
+        expected = 1 / (1 + np.exp(-shift))
+        assert controlled.state == "ok"
+        assert controlled.estimate.low < expected < controlled.estimate.high
+        assert found.overall.estimates["win_rate"].value > expected + 0.03
+        assert "win rate at equal lengths" in tables.length_line(found)
+
+
+def test_lengths_that_hardly_overlap_are_no_headline():
+    rng = np.random.default_rng(5)
+    rewards = rng.normal(size=100)
+    left = side("ckpt", rewards, 300 + rng.integers(0, 100, 100))
+    found = comparison(left, side("ref", rng.normal(size=100), np.arange(100) + 10))
+    assert found.lengths.controlled.state == "extrapolated"
+    assert "would be an extrapolation" in tables.length_line(found)
