@@ -26,6 +26,7 @@ from evalkit.scoring import (
 from evalkit.sets import NamedSet, check_names, read_prompts, read_sets
 from evalkit.signature import Signature
 from evalkit.statistics.intervals import Estimate, mean
+from evalkit.statistics.ppi import PredictionPowered
 from evalkit.statistics.resampling import Keys
 from evalkit.store import Store
 from evalkit.version import __version__
@@ -122,6 +123,7 @@ class Comparison:
         overall: Counts and estimates over all prompts.
         subsets: Subset -> the same, in alphabetical order; empty if no prompt names one.
         lengths: What the lengths of the answers say; None where they are not known.
+        human: Win rate corrected by human labels on some prompts; None without labels.
         worst_case: Win rate if every prompt left out were lost, and if it were won; None if none
             was left out.
         notices: What a reader must know: stand-ins, models for trying out, rows left out.
@@ -138,6 +140,7 @@ class Comparison:
     worst_case: tuple[float, float] | None
     notices: tuple[str, ...]
     signature: Signature
+    human: PredictionPowered | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """Every estimate on a row: subset, metric, counts, value, interval and how it was made.

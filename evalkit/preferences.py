@@ -8,6 +8,7 @@ half it is a win, at one half a draw. So AlpacaEval's `win_rate` is our win prob
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from evalkit.formats.preferences import Coding, Verdict, coding_of, probabilitie
 from evalkit.pairing import pair_preferences
 from evalkit.reward_models.families import Family
 from evalkit.reward_models.spec import RewardModelSpec
+from evalkit.statistics.outcomes import outcomes
+from evalkit.statistics.ppi import ppi_mean
 from evalkit.text import did_you_mean, listing
 
 JUDGED = Family("verdicts", "verdicts", "preference", {}, title="verdicts of a judge")
@@ -71,6 +74,62 @@ def compare_preferences(
                 mine = [v for v in against if v.model == model]
                 found.append(_compare(mine, reference, expected, judge, coding, options))
     return found
+
+
+def with_human_labels(
+    comparisons: Sequence[Comparison], source: str, *, coding: Coding | None = None
+) -> list[Comparison]:
+    """Correct win rates by what people said of some of the prompts (PPI++).
+
+    Args:
+        comparisons: By rewards or by a judge's verdicts.
+        source: Human verdicts, in the formats of `compare_preferences`; several on a prompt are
+            averaged.
+        coding: Of the preferences; told by the file if None.
+
+    Raises:
+        InputError: A comparison without a single label, or a label on a prompt it does not have.
+    """
+    verdicts = read_verdicts(source)
+    chances = probabilities(verdicts, coding or coding_of(verdicts))
+    return [_with_labels(c, source, verdicts, chances) for c in comparisons]
+
+
+def _with_labels(
+    c: Comparison, source: str, verdicts: Sequence[Verdict], chances: Sequence[float]
+) -> Comparison:
+    said: dict[str, list[float]] = {}
+    for v, chance in zip(verdicts, chances, strict=True):
+        if v.model == c.checkpoint.name and v.reference in {"", c.reference.name}:
+            said.setdefault(v.prompt_id, []).append(chance)
+    rows = {i: row for row, i in enumerate(c.table.prompt_id.tolist())}
+    left_out = c.table.unmatched.prompt_ids
+    unknown = sorted(said.keys() - rows.keys() - left_out)
+    if not said or unknown:
+        raise InputError(
+            f"human labels on prompts that {c.checkpoint.name!r} was not compared on: "
+            f"{listing(unknown)}"
+            if unknown
+            else f"no human labels on {c.checkpoint.name!r} against {c.reference.name!r}",
+            where=source,
+            fix="label prompts of the comparison, with their ids and the names of both sides",
+        )
+    column = c.table.outcome if np.all(np.isnan(c.table.probability)) else c.table.probability
+    usable = np.flatnonzero(~np.isnan(column))
+    place = {row: n for n, row in enumerate(usable.tolist())}
+    labels = {
+        place[rows[i]]: float(np.mean(outcomes(np.array(values) - 0.5)))
+        for i, values in said.items()
+        if i in rows and rows[i] in place and not np.any(np.isnan(values))
+    }
+    human = ppi_mean(
+        column[usable],
+        np.array([labels[row] for row in sorted(labels)], dtype=np.float64),
+        np.array(sorted(labels), dtype=np.int64),
+        bounded=True,
+        level=c.overall.estimates["win_rate"].level,
+    )
+    return replace(c, human=human)
 
 
 def _of_annotator(verdicts: list[Verdict], annotator: str | None, source: str) -> list[Verdict]:

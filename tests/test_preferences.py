@@ -14,7 +14,7 @@ from evalkit.cli import run
 from evalkit.compare import Options
 from evalkit.errors import InputError, MalformedError, MissingError
 from evalkit.formats.preferences import coding_of, probabilities, read_verdicts
-from evalkit.preferences import compare_preferences
+from evalkit.preferences import compare_preferences, with_human_labels
 from tests.shared_data import SHARED, needs_shared
 
 ALPACA = SHARED / "data" / "alpaca_eval"
@@ -257,3 +257,40 @@ def test_a_missing_preference_is_nan_in_either_coding(tmp_path):
     for coding in ("unit", "alpaca-eval"):
         assert math.isnan(probabilities(verdicts[:1], coding)[0])
     assert np.isfinite(verdicts[1].preference)
+
+
+def labelled(tmp_path, *, n=200, every=4, bias=0.0):
+    """A judge's verdicts on n prompts, and a person's on each fourth of them."""
+    rng = np.random.default_rng(6)
+    truth = rng.random(n) < 0.6
+    judge = np.clip(truth * 0.6 + 0.2 + bias + rng.normal(0, 0.15, n), 0, 1)
+    rows = [
+        {"prompt_id": f"p{i}", "model": "m", "preference": float(p)} for i, p in enumerate(judge)
+    ]
+    human = [{**rows[i], "preference": float(truth[i])} for i in range(0, n, every)]
+    write(tmp_path / "judge.jsonl", rows)
+    write(tmp_path / "human.jsonl", human)
+    return truth, compare_preferences(str(tmp_path / "judge.jsonl"))
+
+
+def test_human_labels_correct_a_biased_judge_and_help_more_than_they_would_alone(tmp_path):
+    truth, comparisons = labelled(tmp_path, bias=0.15)
+    (found,) = with_human_labels(comparisons, str(tmp_path / "human.jsonl"))
+    corrected, alone = found.human.estimate, found.human.classical
+    assert found.human.labelled == 50
+    assert corrected.low < truth.mean() < corrected.high
+    assert corrected.high - corrected.low < alone.high - alone.low
+    assert found.overall.estimates["win_probability"].low > truth.mean()  # the judge by itself
+    text = report.tables.to_text([found])
+    assert "win rate corrected by 50 human labels" in text
+    assert json.loads(report.document.to_json([found]))["comparisons"][0]["human"]["labelled"] == 50
+
+
+def test_labels_on_other_prompts_or_models_are_refused(tmp_path):
+    _, comparisons = labelled(tmp_path)
+    other = write(tmp_path / "x.jsonl", [{"prompt_id": "zz", "model": "m", "preference": 1.0}])
+    with pytest.raises(InputError, match="was not compared on: zz"):
+        with_human_labels(comparisons, other)
+    other = write(tmp_path / "x.jsonl", [{"prompt_id": "p1", "model": "n", "preference": 1.0}])
+    with pytest.raises(InputError, match="no human labels on 'm'"):
+        with_human_labels(comparisons, other)

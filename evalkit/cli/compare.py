@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     help="Verdicts of a judge instead of rewards: AlpacaEval's annotations.json, or a table with "
     "model, preference and the prompt (JSON Lines, CSV, Parquet).",
 )
+@click.option(
+    "--human",
+    metavar="FILE",
+    help="Human verdicts on some of the prompts, as for --preferences, to correct the rest by.",
+)
 @click.option("--annotator", metavar="NAME", help="Whose verdicts, if FILE has several judges'.")
 @click.option(
     "--coding",
@@ -129,6 +134,8 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
         comparisons = _of_verdicts(chosen, options)
     else:
         comparisons = _of_rewards(session, chosen, options)
+    if chosen["human"]:
+        comparisons = _corrected(chosen, comparisons)
     if chosen["as_json"]:
         click.echo(report.document.to_json(comparisons).decode(), nl=False)
     else:
@@ -174,6 +181,12 @@ def _of_verdicts(chosen: dict[str, Any], options: Options) -> list[Comparison]:
         coding=chosen["coding"],
         options=options,
     )
+
+
+def _corrected(chosen: dict[str, Any], comparisons: list[Comparison]) -> list[Comparison]:
+    from evalkit.preferences import with_human_labels
+
+    return with_human_labels(comparisons, chosen["human"], coding=chosen["coding"])
 
 
 def _default_reference(session: Session) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ def _comparison(c: Comparison) -> dict[str, object]:
         "estimates": _estimates(c.overall),
         "subsets": {name: {**_counts(g), **_estimates(g)} for name, g in c.subsets.items()},
         "lengths": None if c.lengths is None else asdict(c.lengths),
+        "human": None if c.human is None else asdict(c.human),
         "unmatched": {
             "missing_in_checkpoint": list(unmatched.missing_in_checkpoint),
             "missing_in_reference": list(unmatched.missing_in_reference),

@@ -46,6 +46,7 @@ def render(comparisons: Sequence[Comparison]) -> bytes:
         left_out=tables.left_out,
         contrast_lines=tables.contrast_lines(comparisons),
         length_lines=list(filter(None, map(tables.length_line, comparisons))),
+        human_lines=list(filter(None, map(tables.human_line, comparisons))),
         examples=[c.examples(EXAMPLES) for c in comparisons],
         notices=list(dict.fromkeys(n for c in comparisons for n in c.notices)),
         figures=[

@@ -102,6 +102,17 @@ def length_line(c: Comparison) -> str:
     return f"{name}: no win rate at equal lengths ({controlled.state}); {longer}"
 
 
+def human_line(c: Comparison) -> str:
+    """The win rate that human labels correct, in words; empty without labels."""
+    if c.human is None:
+        return ""
+    return (
+        f"{c.checkpoint.name} against {c.reference.name}: win rate corrected by "
+        f"{c.human.labelled} human labels {rate(c.human.estimate)}; from the labels alone "
+        f"{rate(c.human.classical)}"
+    )
+
+
 def contrast_lines(comparisons: Sequence[Comparison]) -> list[str]:
     """Checkpoints against each other, and over several references, in words."""
     found = []
@@ -156,6 +167,7 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
     lines += [f"note: {printable(line)}" for c in comparisons for line in left_out(c)[-1:]]
     lines += [f"difference: {printable(line)}" for line in contrast_lines(comparisons)]
     lines += [f"length: {printable(line)}" for line in filter(None, map(length_line, comparisons))]
+    lines += [f"human: {printable(line)}" for line in filter(None, map(human_line, comparisons))]
     lines += [f"signature: {printable(str(c.signature))}" for c in comparisons]
     return "\n".join(lines) + "\n"
 
@@ -169,7 +181,9 @@ def to_markdown(comparisons: Sequence[Comparison]) -> bytes:
     lines += ["", *(f"- note: {_escape(printable(notice))}" for notice in notices)]
     lines += [f"- difference: {_escape(printable(x))}" for x in contrast_lines(comparisons)]
     lines += [
-        f"- length: {_escape(printable(x))}" for x in filter(None, map(length_line, comparisons))
+        f"- {kind}: {_escape(printable(x))}"
+        for kind, said in (("length", length_line), ("human", human_line))
+        for x in filter(None, map(said, comparisons))
     ]
     lines += [f"- left out: {_escape(printable(x))}" for c in comparisons for x in left_out(c)]
     lines += [f"- signature: `{printable(str(c.signature)).replace('`', '')}`" for c in comparisons]
