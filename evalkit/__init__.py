@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from evalkit.version import __version__
 
 if TYPE_CHECKING:
-    from evalkit.compare import Comparison, Options
+    from evalkit.comparison import Comparison, Options
     from evalkit.errors import EvalkitError, InputError, IntegrityError, MissingError
     from evalkit.reward_models.lookup import find_reward_model
     from evalkit.reward_models.spec import RewardModelSpec
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from evalkit.workspace import Workspace
 
 _HOME = {
-    "Comparison": "evalkit.compare",
+    "Comparison": "evalkit.comparison",
     "Estimate": "evalkit.statistics.intervals",
     "EvalkitError": "evalkit.errors",
     "InputError": "evalkit.errors",
     "IntegrityError": "evalkit.errors",
     "MissingError": "evalkit.errors",
-    "Options": "evalkit.compare",
+    "Options": "evalkit.comparison",
     "RewardModelSpec": "evalkit.reward_models.spec",
     "RunSettings": "evalkit.scoring",
     "Signature": "evalkit.signature",

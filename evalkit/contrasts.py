@@ -13,7 +13,7 @@ from itertools import combinations, groupby
 
 import numpy as np
 
-from evalkit.compare import Comparison
+from evalkit.comparison import Comparison
 from evalkit.data import FloatArray
 from evalkit.pairing import bootstrap_keys
 from evalkit.statistics.intervals import Estimate, mean
@@ -23,6 +23,7 @@ from evalkit.statistics.paired import (
     minimum_detectable_effect,
     paired_difference,
 )
+from evalkit.statistics.within_prompt import ENOUGH_REFERENCES, pool_percentile, standardise
 
 RESAMPLES = 4_999
 
@@ -58,12 +59,16 @@ class Macro:
     Attributes:
         checkpoint: Whose.
         references: Against whom.
-        estimates: `win_rate` and `win_probability` over the prompts that all references answer.
+        estimates: Over the prompts that all references answer: `win_rate`, `win_probability`,
+            `percentile` within the references' rewards, and, from 4 references on,
+            `standardised_reward` in standard deviations of the prompt's references.
+        capped: Share of standardised rewards beyond 5 on either side, taken as 5; None without.
     """
 
     checkpoint: str
     references: tuple[str, ...]
     estimates: Mapping[str, Estimate]
+    capped: float | None
 
 
 def contrasts(comparisons: Sequence[Comparison]) -> list[Contrast]:
@@ -119,7 +124,18 @@ def _macro(checkpoint: str, group: Sequence[Comparison]) -> Macro:
         _, columns = _common(group, column)
         averaged = np.mean(columns, axis=0) if len(columns[0]) else np.empty(0)
         estimates[name] = mean(averaged, bounded=True, level=level)
-    return Macro(checkpoint, tuple(c.reference.name for c in group), estimates)
+    _, pool = _common(group, "reference_reward")
+    _, rewards = _common(group, "checkpoint_reward")
+    references = np.column_stack(pool)
+    percentile = pool_percentile(rewards[0], references)
+    estimates["percentile"] = mean(percentile, bounded=True, level=level)
+    capped = None
+    if len(group) >= ENOUGH_REFERENCES:
+        found = standardise(rewards[0], references)
+        capped = found.capped
+        z = found.z[~np.isnan(found.z)]
+        estimates["standardised_reward"] = mean(z, bounded=False, level=level)
+    return Macro(checkpoint, tuple(c.reference.name for c in group), estimates, capped)
 
 
 def _common(group: Sequence[Comparison], column: str) -> tuple[list[str], list[FloatArray]]:

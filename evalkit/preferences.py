@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evalkit.compare import Comparison, Options, comparison_of
+from evalkit.comparison import Comparison, Options, comparison_of
 from evalkit.data import CompletionSet, Preferences, Prompt, digest
 from evalkit.errors import InputError
 from evalkit.formats.preferences import Coding, Verdict, coding_of, probabilities, read_verdicts

@@ -19,6 +19,7 @@ FLOORS = [
     {"report", "integrations"},
     {"preferences", "contrasts"},
     {"compare", "references", "leaderboard", "calibrate", "validate"},
+    {"comparison"},
     {"sets", "notices", "lengths"},
     {"scoring"},
     {"reward_models", "store", "formats", "pairing"},

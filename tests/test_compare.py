@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from evalkit.compare import Options, compare
+from evalkit.compare import compare
+from evalkit.comparison import Options
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.pairing import TieRule
 from evalkit.scoring import RunSettings

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from evalkit import report
-from evalkit.compare import Options, comparison_of
+from evalkit.comparison import Options, comparison_of
 from evalkit.contrasts import contrasts, macros
 from evalkit.data import CompletionSet, Message, Prompt, Rewards
 from evalkit.pairing import TieRule, pair
@@ -93,6 +93,28 @@ def test_over_references_is_the_mean_within_each_prompt_first():
     assert found.references == ("r1", "r2")
     assert found.estimates["win_rate"].value == pytest.approx(np.mean([1, 0.5, 0, 0.25]))
     assert found.estimates["win_rate"].n == 4
+
+
+def test_standing_among_four_references_is_in_their_own_standard_deviations():
+    rng = np.random.default_rng(7)
+    pool = rng.normal(size=(60, 4))
+    ours = pool.mean(axis=1) + 2 * np.sqrt(np.mean(pool.var(axis=1, ddof=1)))
+    left = side("ckpt", ours)
+    comparisons = [comparison(left, side(f"r{k}", pool[:, k])) for k in range(4)]
+    (found,) = macros(comparisons)
+    percentile = np.mean([np.mean(o > p) for o, p in zip(ours, pool, strict=True)])
+    assert found.estimates["percentile"].value == pytest.approx(percentile)
+    assert found.estimates["percentile"].value == found.estimates["win_rate"].value
+    assert found.estimates["standardised_reward"].value == pytest.approx(2, abs=0.3)
+    assert "standard deviations" in tables.to_text(comparisons)
+    assert "standardised_reward" not in macros(comparisons[:3])[0].estimates
+
+
+def test_a_few_prompts_cannot_move_the_robust_location():
+    found = comparison(side("ckpt", [1.0] * 19 + [1e6]), side("ref", [0.0] * 20))
+    assert found.robust["margin"].median == found.robust["margin"].trimmed_mean == 1.0
+    document = json.loads(report.document.to_json([found]))["comparisons"][0]
+    assert document["robust"]["margin"] == {"median": 1.0, "trimmed_mean": 1.0, "n": 20}
 
 
 def test_every_output_says_so_and_is_the_same_again(three, tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from evalkit import report
-from evalkit.compare import Options, compare
+from evalkit.compare import compare
+from evalkit.comparison import Options
 from evalkit.data import Message, Pair, completion_set
 from evalkit.errors import InputError, MissingError
 from evalkit.pairing import TieRule

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evalkit import report
 from evalkit.cli import run
-from evalkit.compare import Options
+from evalkit.comparison import Options
 from evalkit.errors import InputError, MalformedError, MissingError
 from evalkit.formats.preferences import coding_of, probabilities, read_verdicts
 from evalkit.preferences import compare_preferences, with_human_labels

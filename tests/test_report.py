@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evalkit import report
-from evalkit.compare import Options, comparison_of
+from evalkit.comparison import Options, comparison_of
 from evalkit.data import CompletionSet, Message, Prompt, Rewards
 from evalkit.pairing import TieRule, pair
 from evalkit.report import tables

@@ -17,7 +17,7 @@ from evalkit.cli.shared import (
 from evalkit.errors import InputError
 
 if TYPE_CHECKING:
-    from evalkit.compare import Comparison, Options
+    from evalkit.comparison import Comparison, Options
     from evalkit.pairing import TieRule
 
 
@@ -115,7 +115,7 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
     evalkit compare --preferences annotations.json
     """
     from evalkit import report
-    from evalkit.compare import Options
+    from evalkit.comparison import Options
 
     for path in outputs:
         report.check_output(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from evalkit.compare import Comparison
+from evalkit.comparison import Comparison
 from evalkit.data import digest
 from evalkit.errors import InputError
 from evalkit.report import document, tables

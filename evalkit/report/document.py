@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from evalkit.compare import Comparison, Group
+from evalkit.comparison import Comparison, Group
 from evalkit.contrasts import contrasts, macros
 
 SCHEMA_VERSION = 1
@@ -58,6 +58,7 @@ def _comparison(c: Comparison) -> dict[str, object]:
         },
         **_counts(c.overall),
         "estimates": _estimates(c.overall),
+        "robust": {name: asdict(found) for name, found in c.robust.items()},
         "subsets": {name: {**_counts(g), **_estimates(g)} for name, g in c.subsets.items()},
         "lengths": None if c.lengths is None else asdict(c.lengths),
         "human": None if c.human is None else asdict(c.human),

@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from evalkit.compare import Comparison
+from evalkit.comparison import Comparison
 from evalkit.report import plots, tables
 from evalkit.text import printable
 from evalkit.version import __version__

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evalkit.compare import Comparison
+from evalkit.comparison import Comparison
 from evalkit.statistics.intervals import Estimate
 from evalkit.text import printable
 

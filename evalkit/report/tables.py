@@ -7,8 +7,8 @@ import io
 import re
 from collections.abc import Sequence
 
-from evalkit.compare import Comparison, Group
-from evalkit.contrasts import contrasts, macros
+from evalkit.comparison import Comparison, Group
+from evalkit.contrasts import Macro, contrasts, macros
 from evalkit.statistics.intervals import Estimate
 from evalkit.text import printable
 
@@ -129,10 +129,18 @@ def contrast_lines(comparisons: Sequence[Comparison]) -> list[str]:
         )
     found += [
         f"{m.checkpoint} over {len(m.references)} references: win rate "
-        f"{rate(m.estimates['win_rate'])}"
+        f"{rate(m.estimates['win_rate'])}{_standing(m)}"
         for m in macros(comparisons)
     ]
     return found
+
+
+def _standing(m: Macro) -> str:
+    """How high a checkpoint stands among its references, in their standard deviations."""
+    z = m.estimates.get("standardised_reward")
+    if z is None or z.value is None:
+        return ""
+    return f"; mean reward {amount(z)} standard deviations from the references of a prompt"
 
 
 def left_out(c: Comparison) -> list[str]:
