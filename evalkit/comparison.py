@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from evalkit.data import CompletionSet, FloatArray, IntArray, Prompt
 from evalkit.errors import InputError
 from evalkit.lengths import Lengths, lengths_of
 from evalkit.notices import notices
-from evalkit.pairing import Missing, PairedTable, TieRule
+from evalkit.pairing import Missing, PairedTable, TieRule, bootstrap_keys
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.signature import Signature
 from evalkit.statistics.intervals import Estimate, mean
@@ -24,7 +24,9 @@ from evalkit.version import __version__
 if TYPE_CHECKING:
     import pandas as pd
 
+ClusterBy = Literal["prompt", "subset"]
 FEWEST_RESAMPLES = 100
+ENOUGH_CLUSTERS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Options:
         level: Nominal coverage of the intervals, in (0, 1).
         resamples: Keyed bootstrap draws for BCa intervals; 0 for analytic ones.
         seed: Of the draws.
+        cluster_by: What is independent: prompts, or whole subsets of them.
         temperature: Of the win probability σ(margin / temperature), in reward-model units, > 0; if
             None, 1 for Bradley-Terry reward models, and no win probability for any other.
     """
@@ -48,6 +51,7 @@ class Options:
     level: float = 0.95
     resamples: int = 0
     seed: int = 0
+    cluster_by: ClusterBy = "prompt"
     temperature: float | None = None
 
     def __post_init__(self) -> None:
@@ -112,11 +116,12 @@ class Comparison:
         overall: Counts and estimates over all prompts.
         subsets: Subset -> the same, in alphabetical order; empty if no prompt names one.
         lengths: What the lengths of the answers say; None where they are not known.
-        human: Win rate corrected by human labels on some prompts; None without labels.
         worst_case: Win rate if every prompt left out were lost, and if it were won; None if none
             was left out.
         notices: What a reader must know: stand-ins, models for trying out, rows left out.
         signature: Every choice that can move the numbers.
+        human: Win rate corrected by human labels on some prompts; None without labels.
+        cluster_by: What is independent: prompts, or whole subsets of them.
     """
 
     checkpoint: CompletionSet
@@ -130,6 +135,7 @@ class Comparison:
     notices: tuple[str, ...]
     signature: Signature
     human: PredictionPowered | None = None
+    cluster_by: ClusterBy = "prompt"
 
     def to_frame(self) -> pd.DataFrame:
         """Every estimate on a row: subset, metric, counts, value, interval and how it was made.
@@ -213,7 +219,9 @@ def comparison_of(
     options: Options,
 ) -> Comparison:
     """The counts and estimates of a table, overall and per subset."""
-    keys = table.resample_keys(options.seed)
+    units = units_of(
+        table.prompt_id.tolist(), table.subset.tolist(), options.cluster_by, options.seed
+    )
     everything = np.arange(len(table.prompt_id))
     names = sorted(set(table.subset.tolist()) - {""})
     return Comparison(
@@ -221,18 +229,43 @@ def comparison_of(
         reference=reference,
         reward_model=reward_model,
         table=table,
-        overall=_group(table, everything, keys, options),
-        subsets={name: _group(table, table.rows(name), keys, options) for name in names},
+        overall=_group(table, everything, units, options),
+        subsets={name: _group(table, table.rows(name), units, options) for name in names},
         lengths=lengths_of(table, options.level),
         worst_case=_worst_case(table),
-        notices=notices(
-            checkpoint, reference, reward_model, table, temperature_of(options, reward_model)
+        notices=(
+            *notices(
+                checkpoint, reference, reward_model, table, temperature_of(options, reward_model)
+            ),
+            *_few_clusters(units),
         ),
         signature=_signature(checkpoint, reference, reward_model, table, options),
+        cluster_by=options.cluster_by,
     )
 
 
-def _group(table: PairedTable, rows: IntArray, keys: Keys, options: Options) -> Group:
+class Units(NamedTuple):
+    """Which prompts are drawn together: (P,) cluster of each, and its bootstrap key."""
+
+    clusters: IntArray
+    keys: Keys
+
+
+def units_of(
+    prompt_ids: Sequence[str], subsets: Sequence[str], cluster_by: ClusterBy, seed: int
+) -> Units:
+    """What is independent of what: prompts, or whole subsets of them.
+
+    A prompt without a subset is a cluster of its own.
+    """
+    if cluster_by == "prompt":
+        return Units(np.arange(len(prompt_ids)), bootstrap_keys(prompt_ids, seed))
+    names = [s or f"\0{i}" for s, i in zip(subsets, prompt_ids, strict=True)]
+    _, clusters = np.unique(names, return_inverse=True)
+    return Units(clusters.astype(np.int64), bootstrap_keys(names, seed))
+
+
+def _group(table: PairedTable, rows: IntArray, units: Units, options: Options) -> Group:
     outcome = table.outcome[rows]
     wins, losses = int(np.sum(outcome > 0.5)), int(np.sum(outcome < 0.5))
 
@@ -242,7 +275,8 @@ def _group(table: PairedTable, rows: IntArray, keys: Keys, options: Options) -> 
             column[rows][known],
             bounded=bounded,
             level=options.level,
-            keys=keys[rows][known],
+            clusters=units.clusters[rows][known],
+            keys=units.keys[rows][known],
             resamples=options.resamples,
             seed=options.seed,
         )
@@ -260,6 +294,16 @@ def _group(table: PairedTable, rows: IntArray, keys: Keys, options: Options) -> 
             "margin": estimate(table.margin, bounded=False),
         },
     )
+
+
+def _few_clusters(units: Units) -> list[str]:
+    n = len(np.unique(units.clusters))
+    if n == len(units.clusters) or n >= ENOUGH_CLUSTERS:
+        return []
+    return [
+        f"{n} clusters are few: intervals over {len(units.clusters)} prompts rest on Student's t "
+        "with as few degrees of freedom"
+    ]
 
 
 def _worst_case(table: PairedTable) -> tuple[float, float] | None:
@@ -293,6 +337,7 @@ def _signature(
         truncated=table.truncated,
         missing=options.missing,
         ties=str(options.ties),
+        clusters=options.cluster_by,
         output=reward_model.family.output,
         temperature="" if temperature is None else repr(float(temperature)),
         ci=f"{method};{options.level!r}",

@@ -13,9 +13,8 @@ from itertools import combinations, groupby
 
 import numpy as np
 
-from evalkit.comparison import Comparison
+from evalkit.comparison import Comparison, units_of
 from evalkit.data import FloatArray
-from evalkit.pairing import bootstrap_keys
 from evalkit.statistics.intervals import Estimate, mean
 from evalkit.statistics.multiplicity import Band, max_t_bands
 from evalkit.statistics.paired import (
@@ -97,11 +96,16 @@ def _under_one_reference(reference: str, group: Sequence[Comparison]) -> list[Co
     level, seed = first.overall.estimates["win_rate"].level, first.signature.seed
     pairs = list(combinations(range(len(group)), 2))
     columns = np.column_stack([outcomes[later] - outcomes[early] for early, later in pairs])
-    keys = bootstrap_keys(ids, seed)
-    bands = max_t_bands(columns, keys=keys, resamples=RESAMPLES, level=level, seed=seed)
+    subsets = dict(zip(first.table.prompt_id.tolist(), first.table.subset.tolist(), strict=True))
+    clusters, keys = units_of(ids, [subsets[i] for i in ids], first.cluster_by, seed)
+    bands = max_t_bands(
+        columns, keys=keys, resamples=RESAMPLES, level=level, clusters=clusters, seed=seed
+    )
     found = []
     for (early, later), band in zip(pairs, bands.bands, strict=True):
-        difference = paired_difference(outcomes[later], outcomes[early], level=level)
+        difference = paired_difference(
+            outcomes[later], outcomes[early], level=level, clusters=clusters
+        )
         stderr = difference.estimate.stderr
         found.append(
             Contrast(

@@ -39,12 +39,28 @@ def notices(
     ]
     if table.truncated:
         found.append(f"{count(table.truncated, 'completion')} scored with tokens cut off")
+    found += _of_disagreement(table)
     if reward_model.dtype != "float32":
         found.append(
             f"rewards are computed in {reward_model.dtype}: margins below about "
             f"{reward_model.tolerance} of a reward's spread are numeric noise"
         )
     return tuple(dict.fromkeys(notice for notice in found if notice))
+
+
+def _of_disagreement(table: PairedTable) -> list[str]:
+    """Where mean margin and win rate point to different sides, and which prompts make the mean."""
+    margin, outcome = table.margin, table.outcome
+    if not len(margin) or np.any(np.isnan(margin)) or np.all(np.isnan(outcome)):
+        return []
+    mean, rate = float(margin.mean()), float(np.nanmean(outcome))
+    if mean * (rate - 0.5) >= 0:
+        return []
+    order = np.argsort(-np.sign(mean) * margin, kind="stable")[:3]
+    return [
+        f"the mean margin ({mean:.3g}) and the win rate ({rate:.3f}) point to different sides; the "
+        f"mean rests most on {listing([str(i) for i in table.prompt_id[order]])}"
+    ]
 
 
 def _of_output(

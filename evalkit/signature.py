@@ -28,6 +28,7 @@ class Signature:
         truncated: Completions that lost tokens.
         missing: What was to be done about those.
         ties: The tie rule.
+        clusters: What is drawn as one: prompts, or subsets.
         output: What the reward model's number is.
         temperature: Of the win probability; empty if it is the model's own, or undefined.
         ci: The interval's method and level.
@@ -48,6 +49,7 @@ class Signature:
     truncated: int
     missing: str
     ties: str
+    clusters: str
     output: str
     temperature: str
     ci: str

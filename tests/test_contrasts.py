@@ -1,6 +1,7 @@
 """Checkpoints against each other, over several references, and what their lengths say."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,38 @@ def test_standing_among_four_references_is_in_their_own_standard_deviations():
     assert found.estimates["standardised_reward"].value == pytest.approx(2, abs=0.3)
     assert "standard deviations" in tables.to_text(comparisons)
     assert "standardised_reward" not in macros(comparisons[:3])[0].estimates
+
+
+def test_whole_subsets_may_be_what_is_independent():
+    rng = np.random.default_rng(8)
+    shared = np.repeat(rng.normal(size=8), 20)  # what the prompts of a subset have in common
+    sides = [side(name, shared + rng.normal(size=160) + 0.2) for name in ("a", "b")]
+    reference = side("ref", [0.0] * 160)
+    subsets = {f"p{i:03}": f"s{i // 20}" for i in range(160)}
+
+    def with_subsets(one):
+        found, rewards = one
+        prompts = tuple(replace(p, subset=subsets[p.prompt_id]) for p in found.prompts)
+        return replace(found, prompts=prompts), rewards
+
+    sides, reference = [with_subsets(one) for one in sides], with_subsets(reference)
+    alone = [comparison(one, reference) for one in sides]
+    grouped = [comparison(one, reference, cluster_by="subset") for one in sides]
+    for name in ("win_rate", "margin"):
+        narrow, wide = (c[0].overall.estimates[name] for c in (alone, grouped))
+        assert narrow.value == wide.value
+        assert (narrow.clusters, wide.clusters) == (160, 8)
+        assert wide.stderr > 2 * narrow.stderr
+    assert any("8 clusters are few" in notice for notice in grouped[0].notices)
+    assert grouped[0].signature.clusters == "subset"
+    assert contrasts(grouped)[0].difference.estimate.clusters == 8
+
+
+def test_a_mean_that_a_few_prompts_turn_round_is_said_with_their_names():
+    found = comparison(side("ckpt", [1.0] * 19 + [-1e3]), side("ref", [0.0] * 20))
+    assert any("point to different sides" in n and "p019" in n for n in found.notices)
+    agreeing = comparison(side("ckpt", [1.0] * 20), side("ref", [0.0] * 20))
+    assert not any("different sides" in n for n in agreeing.notices)
 
 
 def test_a_few_prompts_cannot_move_the_robust_location():

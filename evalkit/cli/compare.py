@@ -72,6 +72,13 @@ if TYPE_CHECKING:
     help="half, drop, or margin=EPS (|margin| ≤ EPS is a tie).",
 )
 @click.option(
+    "--cluster-by",
+    type=click.Choice(["prompt", "subset"]),
+    default="prompt",
+    show_default=True,
+    help="What is independent: prompts, or whole subsets of them.",
+)
+@click.option(
     "--temperature",
     type=click.FloatRange(0, min_open=True),
     metavar="T",
@@ -127,6 +134,7 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
         level=chosen["level"],
         resamples=chosen["resamples"],
         seed=chosen["seed"],
+        cluster_by=chosen["cluster_by"],
         temperature=chosen["temperature"],
     )
     session = Session(context, chosen)

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from evalkit.cli.shared import Context, Session, settings_options
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    refuse_pairwise,
+    reward_model_options,
+    settings_options,
+)
+from evalkit.text import count
 
 
 @click.group("reward-models")
@@ -49,3 +56,30 @@ def show(context: Context, /, name: str, **chosen: Any) -> None:
         "manifest": spec.manifest,
     }
     click.echo(json.dumps(about, indent=2, ensure_ascii=True))
+
+
+@reward_models.command()
+@click.argument("source", metavar="FILE|NAME")
+@reward_model_options
+@click.option("-b", "--benchmark", metavar="NAME", help="Whose prompts the ids stand for.")
+@click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="At most.")
+@click.pass_obj
+def noise(context: Context, /, source: str, **chosen: Any) -> None:
+    """Score rows alone and in batches: how small a margin is the reward model's own noise?"""
+    from evalkit.scoring import lines
+    from evalkit.scoring.noise import measure
+    from evalkit.sets import read_rows
+
+    session = Session(context, chosen)
+    rows, prompts, _ = read_rows(source, "checkpoint", session.workspace, chosen["benchmark"])
+    conversations = lines.conversations(rows[: chosen["rows"]], prompts, source)
+    with session.open_store() as store:
+        spec = session.reward_model(store)
+    refuse_pairwise(spec)
+    found = measure(spec, conversations, device=session.settings.device)
+    click.echo(
+        f"{spec.name} ({spec.dtype}): {count(found.conversations, 'conversation')} scored alone "
+        f"and twice in batches; one reward moves by at most {found.band:.3g}"
+        + (f", {found.spread:.3g} being their standard deviation" if found.spread else "")
+    )
+    click.echo(f"use it as a tie band: --ties margin={found.band!r}")

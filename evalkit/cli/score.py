@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,14 +11,12 @@ from evalkit.cli.shared import (
     Context,
     Session,
     refuse_overwriting,
+    refuse_pairwise,
     reward_model_options,
     tell_store,
 )
 from evalkit.errors import InputError, MissingError
 from evalkit.text import count, listing, printable
-
-if TYPE_CHECKING:
-    from evalkit.reward_models.spec import RewardModelSpec
 
 
 @click.command()
@@ -58,7 +56,7 @@ def score(context: Context, /, source: str | None, output: Path | None, **chosen
     conversations = lines.conversations(rows, prompts, source)
     with session.open_store() as store:
         spec = session.reward_model(store)
-        _refuse_pairwise(spec)
+        refuse_pairwise(spec)
         scored = run(spec, conversations, store, packs=packs_of(found), settings=session.settings)
         tell_store(store, scored)
     for note in filter(None, (spec.notice, spec.family.note)):
@@ -129,11 +127,3 @@ def _write(output: Path, text: str, *, make: bool) -> None:
         ) from None
     write_atomic(output, text.encode())
     click.echo(f"wrote {output}", err=True)
-
-
-def _refuse_pairwise(spec: RewardModelSpec) -> None:
-    if spec.is_pairwise:
-        raise InputError(
-            f"{spec.name!r} scores two answers against each other, not one alone",
-            fix="compare two sets: evalkit compare --model A --ref B",
-        )

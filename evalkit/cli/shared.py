@@ -165,3 +165,12 @@ def refuse_overwriting(output: Path, inputs: Iterable[str]) -> None:
     """Refuse an output that is one of the inputs."""
     if output.exists() and any(output.resolve() == Path(name).resolve() for name in inputs):
         raise InputError(f"{output} is an input", fix="name another output")
+
+
+def refuse_pairwise(spec: RewardModelSpec) -> None:
+    """Refuse a model that scores two answers against each other, where one alone is asked for."""
+    if spec.is_pairwise:
+        raise InputError(
+            f"{spec.name!r} scores two answers against each other, not one alone",
+            fix="compare two sets: evalkit compare --model A --ref B",
+        )
