@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.special import expit, ndtri, stdtrit
+from scipy.special import expit, stdtrit
 
 from evalkit.data import FloatArray, IntArray
+from evalkit.statistics.intervals import wilson_ends
 from evalkit.statistics.losses import bradley_terry_loss
 
 State = Literal["fitted", "weak", "separable", "reversed", "uninformative", "empty"]
@@ -406,14 +407,5 @@ def reliability_curve(
     with np.errstate(invalid="ignore"):  # 0/0: an empty bin has no mean
         confidence = np.bincount(place, weights=confidences, minlength=bins) / n
         outcome = np.bincount(place, weights=correct, minlength=bins) / n
-    low, high = _wilson(outcome, n, level)
+    low, high = wilson_ends(outcome, n, level=level)
     return ReliabilityCurve(edges, confidence, outcome, n.astype(np.int64), low, high)
-
-
-def _wilson(rate: FloatArray, n: IntArray, level: float) -> tuple[FloatArray, FloatArray]:
-    z = float(ndtri((1 + level) / 2))
-    rows = np.where(n > 0, n, np.nan)
-    centre = rate + z**2 / (2 * rows)
-    half = z * np.sqrt(rate * (1 - rate) / rows + (z / (2 * rows)) ** 2)
-    scale = 1 + z**2 / rows
-    return np.maximum((centre - half) / scale, 0.0), np.minimum((centre + half) / scale, 1.0)

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
 from evalkit.data import FloatArray, IntArray
-from evalkit.statistics.resampling import Keys, bootstrap_means
+from evalkit.statistics.resampling import MANY_CLUSTERS, Keys, bootstrap_means, grouped
 
 Method = Literal["logit-t", "betting", "t", "bca", "undefined"]
 
@@ -188,7 +188,7 @@ def _logistic(x: float) -> float:
 def _bca(units: _Clusters, spread: float, level: float, resamples: int) -> tuple[float, float]:
     if units.keys is None:
         raise ValueError("resampling needs the keys of the rows")
-    draws = bootstrap_means(units.sums, units.sizes, units.keys, resamples)
+    draws = _draws(units, spread, resamples)
     equal = np.abs(draws - units.value) <= 1e-9 * spread  # up to the rounding of sums
     below = np.mean((draws < units.value) & ~equal) + np.mean(equal) / 2
     limit = 0.5 / len(draws)
@@ -198,6 +198,65 @@ def _bca(units: _Clusters, spread: float, level: float, resamples: int) -> tuple
     z = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
     low, high = np.quantile(draws, ndtr(bias + z / (1 - skew * z)))
     return float(low), float(high)
+
+
+def _draws(units: _Clusters, spread: float, resamples: int) -> FloatArray:
+    """Bootstrap means; of very many clusters those of random groups, at the clusters' spread."""
+    keys = np.empty(0, np.uint64) if units.keys is None else units.keys
+    if len(units.sums) <= MANY_CLUSTERS:
+        return bootstrap_means(units.sums, units.sizes, keys, resamples)
+    sums, sizes, keys = grouped(units.sums, units.sizes, keys)
+    of_groups = _Clusters(sums, sizes, keys, units.constant)
+    draws = bootstrap_means(sums, sizes, keys, resamples)
+    return units.value + (draws - units.value) * (spread / (of_groups.stderr or spread))
+
+
+def wilson_ends(
+    rate: FloatArray, n: IntArray, *, level: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
+    """Wilson's score intervals of rates (1927, JASA 22:209), for counts that are not clustered.
+
+    Args:
+        rate: (k,) in [0, 1]; ties may count one half.
+        n: (k,) trials.
+        level: Nominal coverage, in (0, 1).
+
+    Returns:
+        (k,) lower and upper ends in [0, 1]; NaN without a trial.
+    """
+    z = float(ndtri((1 + level) / 2))
+    rows = np.where(n > 0, n, np.nan)
+    centre = rate + z**2 / (2 * rows)
+    half = z * np.sqrt(rate * (1 - rate) / rows + (z / (2 * rows)) ** 2)
+    scale = 1 + z**2 / rows
+    return np.maximum((centre - half) / scale, 0.0), np.minimum((centre + half) / scale, 1.0)
+
+
+def wilson(successes: float, n: int, *, level: float = 0.95) -> tuple[float, float] | None:
+    """One of them, from a count; None without a trial."""
+    if n < 1:
+        return None
+    low, high = wilson_ends(np.array([successes / n]), np.array([n]), level=level)
+    return float(low[0]), float(high[0])
+
+
+def clopper_pearson(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float] | None:
+    """The exact interval of a rate (1934, Biometrika 26:404): it covers no less than it says.
+
+    Args:
+        successes: Whole, in [0, n].
+        n: Trials.
+        level: Nominal coverage, in (0, 1).
+
+    Returns:
+        Both ends in [0, 1]; None without a trial.
+    """
+    if n < 1:
+        return None
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
+    return low, high
 
 
 def _betting(values: FloatArray, level: float) -> tuple[float, float]:
