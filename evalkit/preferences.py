@@ -16,13 +16,21 @@ import numpy as np
 from evalkit.comparison import Comparison, Options, comparison_of
 from evalkit.data import CompletionSet, Preferences, Prompt, digest
 from evalkit.errors import InputError
-from evalkit.formats.preferences import Coding, Verdict, coding_of, probabilities, read_verdicts
+from evalkit.formats.preferences import (
+    Coding,
+    Verdict,
+    check_known,
+    coding_of,
+    of_annotator,
+    probabilities,
+    read_verdicts,
+)
 from evalkit.pairing import pair_preferences
 from evalkit.reward_models.families import Family
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.statistics.outcomes import outcomes
 from evalkit.statistics.ppi import ppi_mean
-from evalkit.text import did_you_mean, listing
+from evalkit.text import listing
 
 JUDGED = Family("verdicts", "verdicts", "preference", {}, title="verdicts of a judge")
 
@@ -59,9 +67,9 @@ def compare_preferences(
         raise InputError("verdicts have no temperature", fix="leave --temperature out")
     verdicts = read_verdicts(source)
     coding = coding or coding_of(verdicts)
-    verdicts = _of_annotator(verdicts, annotator, source)
-    _check_known(source, "reference", references, [v.reference for v in verdicts])
-    _check_known(source, "model", checkpoints, [v.model for v in verdicts])
+    verdicts = of_annotator(verdicts, annotator, source)
+    check_known(source, "reference", references, [v.reference for v in verdicts])
+    check_known(source, "model", checkpoints, [v.model for v in verdicts])
     judge = _judge(verdicts, source, coding)
     found = []
     for reference in dict.fromkeys(v.reference for v in verdicts):
@@ -130,29 +138,6 @@ def _with_labels(
         level=c.overall.estimates["win_rate"].level,
     )
     return replace(c, human=human)
-
-
-def _of_annotator(verdicts: list[Verdict], annotator: str | None, source: str) -> list[Verdict]:
-    known = list(dict.fromkeys(v.annotator for v in verdicts))
-    if annotator is None and len(known) > 1:
-        raise InputError(
-            f"verdicts of {len(known)} judges",
-            where=source,
-            fix=f"name one with --annotator: {listing(known)}",
-        )
-    if annotator is not None:
-        _check_known(source, "annotator", [annotator], known)
-    return [v for v in verdicts if annotator is None or v.annotator == annotator]
-
-
-def _check_known(source: str, what: str, asked: Sequence[str], known: Sequence[str]) -> None:
-    for name in asked:
-        if name not in known:
-            raise InputError(
-                f"no verdicts on the {what} {name!r}",
-                where=source,
-                fix=f"known: {listing(sorted(set(known)))}. {did_you_mean(name, known)}".strip(),
-            )
 
 
 def _judge(verdicts: Sequence[Verdict], source: str, coding: Coding) -> RewardModelSpec:

@@ -18,7 +18,7 @@ FLOORS = [
     {"cli"},
     {"report", "integrations"},
     {"preferences", "contrasts"},
-    {"compare", "references", "leaderboard", "calibrate", "validate"},
+    {"compare", "best_of_n", "references", "leaderboard", "calibrate", "validate"},
     {"comparison"},
     {"sets", "notices", "lengths"},
     {"scoring"},

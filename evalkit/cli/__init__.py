@@ -12,7 +12,10 @@ from pathlib import Path
 
 import click
 
+from evalkit.cli.best_of_n import best_of_n
+from evalkit.cli.calibrate import calibrate
 from evalkit.cli.compare import compare
+from evalkit.cli.leaderboard import leaderboard
 from evalkit.cli.refs import refs
 from evalkit.cli.reward_models import reward_models
 from evalkit.cli.score import score
@@ -48,7 +51,7 @@ def cli(ctx: click.Context, folder: str, allow_download: bool, no_progress: bool
     ctx.obj = Context(progress=not no_progress, download=allow_download)
 
 
-for command in (compare, score, refs, reward_models):
+for command in (best_of_n, calibrate, compare, leaderboard, score, refs, reward_models):
     cli.add_command(command)
 
 

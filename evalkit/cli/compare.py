@@ -13,12 +13,12 @@ from evalkit.cli.shared import (
     refuse_overwriting,
     reward_model_options,
     tell_store,
+    tie_rule,
 )
 from evalkit.errors import InputError
 
 if TYPE_CHECKING:
     from evalkit.comparison import Comparison, Options
-    from evalkit.pairing import TieRule
 
 
 @click.command()
@@ -129,7 +129,7 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
         refuse_overwriting(path, (*chosen["models"], *chosen["references"]))
     options = Options(
         benchmark=chosen["benchmark"],
-        ties=_tie_rule(chosen["ties"]),
+        ties=tie_rule(chosen["ties"]),
         missing=chosen["missing"],
         level=chosen["level"],
         resamples=chosen["resamples"],
@@ -204,20 +204,3 @@ def _default_reference(session: Session) -> tuple[str, ...]:
             "no reference is named", fix="--ref NAME, or [defaults] reference in evalkit.toml"
         )
     return (default,)
-
-
-def _tie_rule(text: str) -> TieRule:
-    from evalkit.pairing import TieRule
-
-    if text in {"half", "drop"}:
-        return TieRule(drop=text == "drop")
-    name, _, value = text.partition("=")
-    try:
-        margin = float(value)
-    except ValueError:
-        margin = -1.0
-    if name != "margin" or not 0 <= margin < float("inf"):
-        raise InputError(
-            f"unknown tie rule {text!r}", fix="use half, drop or margin=EPS with EPS ≥ 0"
-        )
-    return TieRule(margin=margin)

@@ -14,6 +14,7 @@ from evalkit.errors import InputError
 from evalkit.text import count, listing
 
 if TYPE_CHECKING:
+    from evalkit.pairing import TieRule
     from evalkit.reward_models.spec import RewardModelSpec
     from evalkit.scoring import RunSettings, Scored
     from evalkit.store import Store
@@ -174,3 +175,21 @@ def refuse_pairwise(spec: RewardModelSpec) -> None:
             f"{spec.name!r} scores two answers against each other, not one alone",
             fix="compare two sets: evalkit compare --model A --ref B",
         )
+
+
+def tie_rule(text: str) -> TieRule:
+    """What `--ties` says."""
+    from evalkit.pairing import TieRule
+
+    if text in {"half", "drop"}:
+        return TieRule(drop=text == "drop")
+    name, _, value = text.partition("=")
+    try:
+        margin = float(value)
+    except ValueError:
+        margin = -1.0
+    if name != "margin" or not 0 <= margin < float("inf"):
+        raise InputError(
+            f"unknown tie rule {text!r}", fix="use half, drop or margin=EPS with EPS ≥ 0"
+        )
+    return TieRule(margin=margin)

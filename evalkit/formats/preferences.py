@@ -16,7 +16,7 @@ from evalkit.data import Message, Messages, default_prompt_id
 from evalkit.errors import Fault, InputError, MalformedError
 from evalkit.formats import containers
 from evalkit.formats.fields import Fields, Record
-from evalkit.text import listing
+from evalkit.text import did_you_mean, listing
 
 Coding = Literal["unit", "alpaca-eval"]
 CODINGS: tuple[Coding, ...] = ("unit", "alpaca-eval")
@@ -100,6 +100,38 @@ def probabilities(verdicts: Sequence[Verdict], coding: Coding) -> list[float]:
     if coding == "unit":
         return [v.preference for v in verdicts]
     return [0.5 if v.preference == 0 else v.preference - 1 for v in verdicts]
+
+
+def of_annotator(verdicts: Sequence[Verdict], annotator: str | None, source: str) -> list[Verdict]:
+    """The verdicts of one judge.
+
+    Raises:
+        InputError: Several judges and none is named, or the named one is not among them.
+    """
+    known = list(dict.fromkeys(v.annotator for v in verdicts))
+    if annotator is None and len(known) > 1:
+        raise InputError(
+            f"verdicts of {len(known)} judges",
+            where=source,
+            fix=f"name one with --annotator: {listing(known)}",
+        )
+    check_known(source, "annotator", [] if annotator is None else [annotator], known)
+    return [v for v in verdicts if annotator is None or v.annotator == annotator]
+
+
+def check_known(source: str, what: str, asked: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a name that a file of verdicts does not have.
+
+    Raises:
+        InputError: With the names it has.
+    """
+    for name in asked:
+        if name not in known:
+            raise InputError(
+                f"no verdicts on the {what} {name!r}",
+                where=source,
+                fix=f"known: {listing(sorted(set(known)))}. {did_you_mean(name, known)}".strip(),
+            )
 
 
 def _in_range(value: float, coding: Coding) -> bool:

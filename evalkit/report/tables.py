@@ -22,10 +22,10 @@ def rate(estimate: Estimate) -> str:
     """A fraction as percent with its interval: `54.2 % [50.8, 57.6]`."""
     if estimate.value is None:
         return UNDEFINED
-    return f"{_percent(estimate.value)} % {_interval(estimate, 100, 1)}"
+    return f"{percent(estimate.value)} % {_interval(estimate, 100, 1)}"
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
     """One decimal; 102/160 is 63.75 and not the double just below it."""
     return f"{round(100 * fraction, 9):.1f}"
 
@@ -73,8 +73,8 @@ def sentence(c: Comparison) -> str:
     names = f"{c.checkpoint.name} against {c.reference.name}"
     if e.value is None:
         return f"{names}: no prompt decides (all are ties, and ties are dropped)."
-    percent = f"{100 * e.level:g} % CI"
-    found = f"wins {rate(e)} ({percent}) of {e.n} prompts"
+    level = f"{100 * e.level:g} % CI"
+    found = f"wins {rate(e)} ({level}) of {e.n} prompts"
     if e.low is None or e.high is None:
         return f"{names}: {found}; too few prompts for an interval."
     if e.low > 0.5:
@@ -96,7 +96,7 @@ def length_line(c: Comparison) -> str:
     if controlled.state == "extrapolated":
         share = controlled.share_longer or 0.0
         return (
-            f"{name}: longer on {_percent(share)} % of prompts, so that a win rate at equal "
+            f"{name}: longer on {percent(share)} % of prompts, so that a win rate at equal "
             f"lengths would be an extrapolation; {longer}"
         )
     return f"{name}: no win rate at equal lengths ({controlled.state}); {longer}"
@@ -183,17 +183,17 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
 def to_markdown(comparisons: Sequence[Comparison]) -> bytes:
     """The same table as Markdown; text is escaped."""
     table = [list(HEAD), *rows(comparisons, subsets=True)]
-    lines = ["| " + " | ".join(_escape(cell.strip()) for cell in row) + " |" for row in table]
+    lines = ["| " + " | ".join(escape(cell.strip()) for cell in row) + " |" for row in table]
     lines.insert(1, "|" + " --- |" * len(HEAD))
     notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
-    lines += ["", *(f"- note: {_escape(printable(notice))}" for notice in notices)]
-    lines += [f"- difference: {_escape(printable(x))}" for x in contrast_lines(comparisons)]
+    lines += ["", *(f"- note: {escape(printable(notice))}" for notice in notices)]
+    lines += [f"- difference: {escape(printable(x))}" for x in contrast_lines(comparisons)]
     lines += [
-        f"- {kind}: {_escape(printable(x))}"
+        f"- {kind}: {escape(printable(x))}"
         for kind, said in (("length", length_line), ("human", human_line))
         for x in filter(None, map(said, comparisons))
     ]
-    lines += [f"- left out: {_escape(printable(x))}" for c in comparisons for x in left_out(c)]
+    lines += [f"- left out: {escape(printable(x))}" for c in comparisons for x in left_out(c)]
     lines += [f"- signature: `{printable(str(c.signature)).replace('`', '')}`" for c in comparisons]
     return ("\n".join(lines) + "\n").encode()
 
@@ -204,15 +204,17 @@ def to_csv(comparisons: Sequence[Comparison]) -> bytes:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _guard(value) for key, value in record.items()} for record in records)
+    writer.writerows({key: guard(value) for key, value in record.items()} for record in records)
     return buffer.getvalue().encode()
 
 
-def _guard(value: object) -> object:
+def guard(value: object) -> object:
+    """A cell of CSV: numbers in full, and text that no spreadsheet takes for a formula."""
     if isinstance(value, str) and value.startswith(FORMULA):
         return f"'{value}"
     return repr(value) if isinstance(value, float) else value
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text that Markdown leaves as it is."""
     return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", text)

@@ -1,0 +1,133 @@
+"""`evalkit best-of-n`: what choosing among several completions is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    refuse_overwriting,
+    reward_model_options,
+    tell_store,
+)
+from evalkit.errors import InputError
+
+if TYPE_CHECKING:
+    from evalkit.best_of_n import BestOfN, Options
+# of --reward-model alone: another reward model has its own, or those of evalkit.toml
+OWN = {"family": None, "dtype": None, "max_length": None, "overlong": None, "parameters": ()}
+
+
+@click.command("best-of-n")
+@click.option(
+    "-m",
+    "--model",
+    required=True,
+    metavar="M",
+    help="Checkpoint: a name or a file with several completions per prompt.",
+)
+@click.option("-r", "--ref", "reference", metavar="R", help="Reference, for the pick's win rate.")
+@click.option("-b", "--benchmark", metavar="NAME", help="All of its prompts must be answered.")
+@reward_model_options
+@click.option(
+    "--score-with",
+    "scorer",
+    metavar="RM",
+    help="Another reward model, to score what --reward-model chooses; --family, --param, --dtype, "
+    "--max-length and --overlong are not for it.",
+)
+@click.option(
+    "--k",
+    "ks",
+    metavar="K,…",
+    help="Completions to choose from, such as 1,2,4,8. [powers of 2 up to the fewest of a prompt]",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="Prompts with too few completions, or one without a reward: refuse, or drop and count.",
+)
+@click.option(
+    "--ci",
+    "level",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Interval level.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Write FILE as .json .csv .md or .svg; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.pass_obj
+def best_of_n(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> None:
+    """What the best of k completions is worth, chosen by one reward model, scored by another.
+
+    \b
+    evalkit best-of-n --model samples.jsonl --reward-model demo-rm
+    evalkit best-of-n -m samples.jsonl -r gpt4_refs --rm demo-rm --k 1,2,4 -o curve.svg
+    """
+    from evalkit.best_of_n import Options
+    from evalkit.report import best_of_n as report
+
+    for path in outputs:
+        report.check_output(path)
+        refuse_overwriting(path, filter(None, (chosen["model"], chosen["reference"])))
+    options = Options(
+        benchmark=chosen["benchmark"],
+        ks=_ks(chosen["ks"]),
+        missing=chosen["missing"],
+        level=chosen["level"],
+    )
+    found = _run(context, chosen, options)
+    if chosen["as_json"]:
+        click.echo(report.to_json(found).decode(), nl=False)
+    else:
+        click.echo(report.to_text(found), nl=False)
+    for path in outputs:
+        report.write(found, path)
+        click.echo(f"wrote {path}", err=True)
+
+
+def _run(context: Context, chosen: dict[str, Any], options: Options) -> BestOfN:
+    from evalkit.best_of_n import Models
+    from evalkit.best_of_n import best_of_n as run
+
+    session = Session(context, chosen)
+    with session.open_store() as store:
+        selector = session.reward_model(store)
+        scorer = None
+        if chosen["scorer"]:
+            other = Session(context, {**chosen, **OWN, "reward_model": chosen["scorer"]})
+            scorer = other.reward_model(store)
+        found = run(
+            chosen["model"],
+            Models(selector, scorer),
+            session.workspace,
+            store,
+            reference=chosen["reference"],
+            options=options,
+            settings=session.settings,
+        )
+        tell_store(store)
+    return found
+
+
+def _ks(text: str | None) -> tuple[int, ...]:
+    try:
+        return () if text is None else tuple(int(k) for k in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--k {text!r}", fix="whole numbers joined by commas, such as --k 1,2,4,8"
+        ) from None

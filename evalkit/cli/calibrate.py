@@ -1,0 +1,138 @@
+"""`evalkit calibrate`: what a win probability is worth, and the temperature to pass on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    refuse_overwriting,
+    reward_model_options,
+    tell_store,
+)
+from evalkit.errors import InputError
+
+if TYPE_CHECKING:
+    from evalkit.calibrate import Calibration, Options
+
+OF_THE_MODEL = ("reward_model", "family", "parameters", "dtype", "max_length", "overlong")
+
+
+@click.command()
+@click.argument("pairs", metavar="[PAIRS]", required=False)
+@click.option(
+    "--rewards",
+    metavar="FILE",
+    help="Rewards you already have, instead of PAIRS: reward_chosen and reward_rejected (JSON "
+    "Lines, CSV, Parquet).",
+)
+@reward_model_options
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="Pairs without a reward: refuse, or drop and count.",
+)
+@click.option("--folds", type=click.IntRange(min=2), default=2, show_default=True)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Shuffles of the pairs into folds.",
+)
+@click.option(
+    "--bins",
+    type=click.IntRange(1, 1000),
+    default=10,
+    show_default=True,
+    help="Of the confidence, for the calibration error and the figure.",
+)
+@click.option(
+    "--ci",
+    "level",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Interval level.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Write FILE as .json .md .svg or .png; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the tables.")
+@click.pass_obj
+def calibrate(
+    context: Context, /, pairs: str | None, outputs: tuple[Path, ...], **chosen: Any
+) -> None:
+    """Fit the temperature of the win probability σ(margin / T) to labelled pairs.
+
+    \b
+    evalkit calibrate pairs.jsonl --reward-model demo-rm
+    evalkit calibrate pairs.jsonl --rm demo-rm -o calibration.md -o reliability.svg
+    evalkit calibrate --rewards rewards.csv --json
+    """
+    from evalkit.calibrate import Options
+    from evalkit.report import calibration as report
+
+    source = pairs or chosen["rewards"]
+    if not source or (pairs and chosen["rewards"]):
+        raise InputError(
+            "name either labelled pairs or their rewards",
+            fix="evalkit calibrate PAIRS --reward-model RM, or evalkit calibrate --rewards FILE",
+        )
+    for path in outputs:
+        report.check_output(path)
+        refuse_overwriting(path, [source])
+    names = ("folds", "repeats", "seed", "bins", "level", "missing")
+    options = Options(**{name: chosen[name] for name in names})
+    if pairs:
+        found = _of_pairs(context, pairs, chosen, options)
+    else:
+        found = _of_rewards(source, chosen, options)
+    if chosen["as_json"]:
+        click.echo(report.to_json(found).decode(), nl=False)
+    else:
+        click.echo(report.to_text(found), nl=False)
+    for path in outputs:
+        report.write(found, path)
+        click.echo(f"wrote {path}", err=True)
+
+
+def _of_pairs(
+    context: Context, pairs: str, chosen: dict[str, Any], options: Options
+) -> Calibration:
+    from evalkit.calibrate import calibrate as run
+
+    session = Session(context, chosen)
+    with session.open_store() as store:
+        found = run(
+            pairs,
+            session.reward_model(store),
+            store,
+            options=options,
+            settings=session.settings,
+        )
+        tell_store(store)
+    return found
+
+
+def _of_rewards(source: str, chosen: dict[str, Any], options: Options) -> Calibration:
+    from evalkit.calibrate import calibrate_rewards
+
+    if any(chosen[name] for name in OF_THE_MODEL):
+        raise InputError(
+            "rewards that are already there need no reward model",
+            fix="leave --reward-model and its settings out",
+        )
+    return calibrate_rewards(source, options=options)

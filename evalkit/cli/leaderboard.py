@@ -1,0 +1,157 @@
+"""`evalkit leaderboard`: all checkpoints and references on one scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    refuse_overwriting,
+    reward_model_options,
+    tell_store,
+    tie_rule,
+)
+from evalkit.errors import InputError
+
+if TYPE_CHECKING:
+    from evalkit.leaderboard import Leaderboard, Options
+
+
+@click.command()
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    metavar="M",
+    help="Checkpoint: a name or a file of completions; repeatable.",
+)
+@click.option(
+    "-r",
+    "--ref",
+    "references",
+    multiple=True,
+    metavar="R",
+    help="Reference: a name or a file of completions; repeatable.",
+)
+@click.option("-b", "--benchmark", metavar="NAME", help="All of its prompts must be answered.")
+@click.option(
+    "--preferences",
+    metavar="FILE",
+    help="Verdicts of a judge instead of rewards: AlpacaEval's annotations.json, or a table with "
+    "model, reference, preference and the prompt (JSON Lines, CSV, Parquet).",
+)
+@click.option("--annotator", metavar="NAME", help="Whose verdicts, if FILE has several judges'.")
+@click.option(
+    "--coding",
+    type=click.Choice(["unit", "alpaca-eval"]),
+    help="Of preferences: 0 to 1, or 1 to 2 with 0 for a draw. [alpaca-eval if any is above 1]",
+)
+@click.option(
+    "--soft", is_flag=True, help="Verdicts as the probabilities they are. [win, tie or loss]"
+)
+@reward_model_options
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="Prompts that some player lacks: refuse, or let the others meet on them and count.",
+)
+@click.option(
+    "--ties",
+    default="half",
+    show_default=True,
+    metavar="RULE",
+    help="half, drop, or margin=EPS (|margin| ≤ EPS is a tie).",
+)
+@click.option(
+    "--ci",
+    "level",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Level of intervals and rank ranges.",
+)
+@click.option("--anchor", metavar="NAME", help="The player at 0. [the strengths sum to 0]")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Write FILE as .json .csv or .md; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.pass_obj
+def leaderboard(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> None:
+    """Put checkpoints and references on one scale: who beats whom, prompt by prompt.
+
+    \b
+    evalkit leaderboard -m ckpt_400 -m ckpt_800 -m ckpt_1200 -r gpt4_refs
+    evalkit leaderboard -m ckpt_800 -m ckpt_1200 -r gpt4_refs --anchor gpt4_refs -o board.md
+    evalkit leaderboard --preferences annotations.json
+    """
+    from evalkit.leaderboard import Options
+    from evalkit.report import leaderboard as report
+
+    inputs = [*chosen["models"], *chosen["references"], *filter(None, [chosen["preferences"]])]
+    for path in outputs:
+        report.check_output(path)
+        refuse_overwriting(path, inputs)
+    options = Options(
+        benchmark=chosen["benchmark"],
+        ties=tie_rule(chosen["ties"]),
+        missing=chosen["missing"],
+        level=chosen["level"],
+        anchor=chosen["anchor"],
+        soft=chosen["soft"],
+    )
+    if chosen["preferences"]:
+        board = _of_verdicts(chosen, options)
+    else:
+        board = _of_rewards(Session(context, chosen), chosen, options)
+    text = report.to_json(board).decode() if chosen["as_json"] else report.to_text(board)
+    click.echo(text, nl=False)
+    for path in outputs:
+        report.write(board, path)
+        click.echo(f"wrote {path}", err=True)
+
+
+def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> Leaderboard:
+    from evalkit.leaderboard import leaderboard as run
+
+    for name in ("annotator", "coding"):
+        if chosen[name]:
+            raise InputError(f"--{name} is for verdicts", fix="name them with --preferences FILE")
+    with session.open_store() as store:
+        found = run(
+            chosen["models"],
+            chosen["references"],
+            session.reward_model(store),
+            session.workspace,
+            store,
+            options=options,
+            settings=session.settings,
+        )
+        tell_store(store)
+    return found
+
+
+def _of_verdicts(chosen: dict[str, Any], options: Options) -> Leaderboard:
+    from evalkit.leaderboard import leaderboard_of_verdicts
+
+    if chosen["reward_model"]:
+        raise InputError("verdicts need no reward model", fix="leave --reward-model out")
+    return leaderboard_of_verdicts(
+        chosen["preferences"],
+        checkpoints=chosen["models"],
+        references=chosen["references"],
+        annotator=chosen["annotator"],
+        coding=chosen["coding"],
+        options=options,
+    )
