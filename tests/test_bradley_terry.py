@@ -23,9 +23,9 @@ from evalkit.statistics.bradley_terry import (
     bootstrap,
     fit,
     fit_quality,
-    rank_ranges,
     win_probabilities,
 )
+from evalkit.statistics.ranking import rank_ranges
 from evalkit.statistics.resampling import weight_blocks
 from tests.shared_data import SHARED, needs_shared
 

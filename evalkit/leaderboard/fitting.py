@@ -11,7 +11,8 @@ from evalkit.errors import InputError
 from evalkit.leaderboard.result import Judge, Leaderboard, Options, Player, Role, Signature
 from evalkit.pairing import Missing
 from evalkit.statistics import bradley_terry
-from evalkit.statistics.bradley_terry import Games, RankRanges, Strengths
+from evalkit.statistics.bradley_terry import Games, Strengths
+from evalkit.statistics.ranking import RankRanges, rank_ranges
 from evalkit.text import count, did_you_mean, listing
 from evalkit.version import __version__
 
@@ -97,7 +98,7 @@ def fitted(played: Played, options: Options) -> Leaderboard:
     games = Games(games.prompt[known], games.i[known], games.j[known], games.outcome[known])
     anchor = None if options.anchor is None else names.index(options.anchor)
     fit = bradley_terry.fit(games, names, anchor=anchor, level=options.level)
-    ranks = bradley_terry.rank_ranges(fit)
+    ranks = rank_ranges(fit)
     quality = bradley_terry.fit_quality(fit)
     chances = bradley_terry.win_probabilities(fit)
     order = sorted(

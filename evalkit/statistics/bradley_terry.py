@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit, ndtr, ndtri, stdtr, stdtrit
 
 from evalkit.data import FloatArray, IntArray
@@ -110,7 +109,7 @@ class Strengths:
         """How much stronger i is than j, paired by prompt; not corrected for other comparisons."""
         quantile = _t_quantile(len(self.prompts), self.level if level is None else level)
         value = float(self.strength[i] - self.strength[j])
-        spread, p = (float(table[i, j]) for table in _paired(self))
+        spread, p = (float(table[i, j]) for table in paired_tests(self))
         known = None if math.isnan(p) else p
         if not spread > 0:
             return Difference(value, None, None, None if math.isnan(spread) else 0.0, known)
@@ -151,7 +150,7 @@ def fit(
         raise ValueError("two or more distinct players, one of them or None the anchor, ridge ≥ 0")
     _t_quantile(2, level)  # refuses a bad level
     games = _played(games, m)
-    prompts, label = np.unique(games.prompt, return_inverse=True)
+    prompts, label = _numbered(games.prompt)
     wins = _points(games, m)
     components = _components(wins, players)
     separated = len(components) > 1
@@ -204,6 +203,17 @@ def _played(games: Games, m: int) -> Games:
     some = weights > 0 if weights.min() == 0 else slice(None)
     prompt, i, j = (array[some].astype(np.int64, copy=False) for array in (prompt, i, j))
     return Games(prompt, i, j, outcome[some].astype(np.float64, copy=False), weights[some])
+
+
+def _numbered(prompt: IntArray) -> tuple[IntArray, IntArray]:
+    """The distinct prompts, sorted, and the place of each game's among them."""
+    low, span = int(prompt.min()), int(np.ptp(prompt)) + 1
+    if span > 4 * len(prompt):
+        found, label = np.unique(prompt, return_inverse=True)
+        return found, label
+    there = np.zeros(span, dtype=bool)  # dense numbers need no sorting
+    there[prompt - low] = True
+    return np.flatnonzero(there) + low, (np.cumsum(there) - 1)[prompt - low]
 
 
 def _points(games: Games, m: int) -> FloatArray:
@@ -311,7 +321,7 @@ def fit_quality(strengths: Strengths) -> FitQuality:
     return FitQuality(float(gap[i, j]), (int(i), int(j)), cycles / triples if triples else None)
 
 
-def _paired(strengths: Strengths) -> tuple[FloatArray, FloatArray]:
+def paired_tests(strengths: Strengths) -> tuple[FloatArray, FloatArray]:
     """(M, M) standard errors and two-sided p-values of all differences; NaN where unknown."""
     own = np.diag(strengths.covariance)
     sums = own[:, None] + own
@@ -322,47 +332,6 @@ def _paired(strengths: Strengths) -> tuple[FloatArray, FloatArray]:
     p = 2 * np.asarray(stdtr(len(strengths.prompts) - 1, -t), dtype=np.float64)
     p[(spread == 0) & (gap < 1e-9)] = 1.0  # a checkpoint and its copy, up to rounding
     return spread, p
-
-
-class RankRanges(NamedTuple):
-    """Which ranks the evidence leaves to each player.
-
-    Attributes:
-        best: (M,) 1 + the number of players that are surely above.
-        worst: (M,) M - the number of players that are surely below.
-        above: (M, M) whether i is surely above j.
-        groups: The strongest player and all not surely below it, then the same among the rest.
-    """
-
-    best: IntArray
-    worst: IntArray
-    above: npt.NDArray[np.bool_]
-    groups: tuple[tuple[int, ...], ...]
-
-
-def rank_ranges(strengths: Strengths, *, level: float | None = None) -> RankRanges:
-    """Ranks in which a player is above another only if their paired difference says so.
-
-    All M(M-1)/2 differences are tested, clustered by prompt, with Holm's (1979) correction: with
-    probability `level`, by default that of the fit, every range holds the true rank (Klein, Wright
-    and Wieczorek 2020, JRSS-A 183:893). Max-t would need draws. Without variance nobody is above.
-    """
-    level = strengths.level if level is None else level
-    _t_quantile(2, level)  # refuses a bad level
-    theta = strengths.strength
-    m = len(theta)
-    i, j = np.triu_indices(m, 1)
-    p = _paired(strengths)[1][i, j]
-    order = np.argsort(p)  # NaN last
-    passed = p[order] * np.arange(len(p), 0, -1) < 1 - level
-    apart = np.zeros((m, m), dtype=np.bool_)
-    apart[i[order], j[order]] = np.logical_and.accumulate(passed)
-    above = (apart | apart.T) & (theta[:, None] > theta)
-    left, groups = [int(k) for k in np.argsort(-theta, kind="stable")], []
-    while left:
-        groups.append(tuple(k for k in left if not above[left[0], k]))
-        left = [k for k in left if above[left[0], k]]
-    return RankRanges(1 + above.sum(axis=0), m - above.sum(axis=1), above, tuple(groups))
 
 
 class Bootstrap(NamedTuple):
