@@ -16,15 +16,20 @@ import numpy as np
 from evalkit.comparison import Comparison, units_of
 from evalkit.data import FloatArray
 from evalkit.statistics.intervals import Estimate, mean
-from evalkit.statistics.multiplicity import Band, max_t_bands
+from evalkit.statistics.multiplicity import Band, holm, max_t_bands
 from evalkit.statistics.paired import (
+    McNemar,
     PairedDifference,
+    mcnemar,
     minimum_detectable_effect,
     paired_difference,
+    permutation_p,
+    prompts_needed,
 )
 from evalkit.statistics.within_prompt import ENOUGH_REFERENCES, pool_percentile, standardise
 
 RESAMPLES = 4_999
+TWO_POINTS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,11 @@ class Contrast:
         difference: Win rate of `checkpoint` minus that of `against`, paired by prompt.
         band: The same with an interval that holds together with those of all other contrasts
             under this reference, and the p-value that goes with it.
+        holm: p of the paired t test, Holm-adjusted over the same contrasts; None if undefined.
+        permutation_p: Of the same mean difference, by swapping both sides within clusters.
+        mcnemar: Another estimand: among prompts that one wins and the other loses, who wins.
         detectable: Smallest difference found with 80 % power at this level; None without spread.
+        prompts_for_two_points: Prompts that find a difference of 0.02 with 80 % power.
     """
 
     checkpoint: str
@@ -48,7 +57,11 @@ class Contrast:
     prompts: int
     difference: PairedDifference
     band: Band
+    holm: float | None
+    permutation_p: float | None
+    mcnemar: McNemar
     detectable: float | None
+    prompts_for_two_points: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +114,43 @@ def _under_one_reference(reference: str, group: Sequence[Comparison]) -> list[Co
     bands = max_t_bands(
         columns, keys=keys, resamples=RESAMPLES, level=level, clusters=clusters, seed=seed
     )
+    differences = [
+        paired_difference(outcomes[later], outcomes[early], level=level, clusters=clusters)
+        for early, later in pairs
+    ]
+    adjusted = _holm([d.p for d in differences])
     found = []
-    for (early, later), band in zip(pairs, bands.bands, strict=True):
-        difference = paired_difference(
-            outcomes[later], outcomes[early], level=level, clusters=clusters
-        )
-        stderr = difference.estimate.stderr
+    for k, (early, later) in enumerate(pairs):
+        stderr = differences[k].estimate.stderr
         found.append(
             Contrast(
                 checkpoint=group[later].checkpoint.name,
                 against=group[early].checkpoint.name,
                 reference=reference,
                 prompts=len(ids),
-                difference=difference,
-                band=band,
+                difference=differences[k],
+                band=bands.bands[k],
+                holm=adjusted[k],
+                permutation_p=permutation_p(
+                    columns[:, k], clusters=clusters, keys=keys, draws=RESAMPLES
+                ),
+                mcnemar=mcnemar(outcomes[later], outcomes[early]),
                 detectable=minimum_detectable_effect(stderr, level=level) if stderr else None,
+                prompts_for_two_points=(
+                    prompts_needed(TWO_POINTS, stderr**2 * len(ids), level=level)
+                    if stderr
+                    else None
+                ),
             )
         )
     return found
+
+
+def _holm(p: Sequence[float | None]) -> list[float | None]:
+    """Adjusted over those that are defined."""
+    known = [value for value in p if value is not None]
+    adjusted = iter(holm(known).tolist() if known else ())
+    return [None if value is None else next(adjusted) for value in p]
 
 
 def _macro(checkpoint: str, group: Sequence[Comparison]) -> Macro:

@@ -60,6 +60,14 @@ def test_every_two_checkpoints_are_compared_prompt_by_prompt(three):
         bonferroni = stats.t.ppf(1 - 0.025 / 3, 119) * k.difference.estimate.stderr
         assert low > k.band.low >= k.difference.estimate.value - 1.05 * bonferroni
         assert k.band.p >= k.difference.p
+        assert k.permutation_p == pytest.approx(k.difference.p, abs=0.03)
+        wins = [int(np.sum((x > 0.5) & (y < 0.5))) for x, y in ((ours, theirs), (theirs, ours))]
+        assert [k.mcnemar.a_only, k.mcnemar.b_only] == wins
+        assert k.mcnemar.p == pytest.approx(stats.binomtest(wins[0], sum(wins)).pvalue)
+        assert k.prompts_for_two_points > 120
+    p = sorted(k.difference.p for k in found)
+    by_hand = np.minimum(1, np.maximum.accumulate([3 * p[0], 2 * p[1], p[2]]))
+    assert sorted(k.holm for k in found) == pytest.approx(by_hand)
 
 
 def test_one_checkpoint_has_nothing_to_be_compared_with(three):
@@ -154,6 +162,7 @@ def test_every_output_says_so_and_is_the_same_again(three, tmp_path):
     document = json.loads(report.document.to_json(three))
     assert [d["checkpoint"] for d in document["differences"]] == ["b", "c", "c"]
     assert document["differences"][0]["band"]["method"] == "max-t"
+    assert set(document["differences"][0]["mcnemar"]) >= {"a_only", "b_only", "p"}
     assert document["over_references"] == []
     assert report.document.to_json(three) == report.document.to_json(three)
     text = tables.to_text(three)

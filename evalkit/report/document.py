@@ -19,7 +19,9 @@ def document(comparisons: Sequence[Comparison]) -> dict[str, object]:
     return {
         "schema_version": SCHEMA_VERSION,
         "comparisons": [_comparison(c) for c in comparisons],
-        "differences": [asdict(c) for c in contrasts(comparisons)],
+        "differences": [
+            {**asdict(c), "mcnemar": c.mcnemar._asdict()} for c in contrasts(comparisons)
+        ],
         "over_references": [asdict(m) for m in macros(comparisons)],
         "exit_code": 0,
     }
