@@ -41,6 +41,8 @@ class Contrast:
         against: The earlier named.
         reference: What both are held against.
         prompts: Prompts on which both have an outcome.
+        deciding: Those on which the outcomes differ; under 10 of them the intervals of a mean
+            difference are too narrow (see docs/validation.md).
         difference: Win rate of `checkpoint` minus that of `against`, paired by prompt.
         band: The same with an interval that holds together with those of all other contrasts
             under this reference, and the p-value that goes with it.
@@ -55,6 +57,7 @@ class Contrast:
     against: str
     reference: str
     prompts: int
+    deciding: int
     difference: PairedDifference
     band: Band
     holm: float | None
@@ -128,6 +131,7 @@ def _under_one_reference(reference: str, group: Sequence[Comparison]) -> list[Co
                 against=group[early].checkpoint.name,
                 reference=reference,
                 prompts=len(ids),
+                deciding=int(np.count_nonzero(columns[:, k])),
                 difference=differences[k],
                 band=bands.bands[k],
                 holm=adjusted[k],

@@ -85,6 +85,21 @@ def test_equal_checkpoints_do_not_differ(three):
     assert found.detectable is None
 
 
+def test_a_difference_that_few_prompts_decide_comes_with_a_warning():
+    rng = np.random.default_rng(9)
+    rewards = rng.normal(size=60)
+    other = rewards.copy()
+    other[:4] = -rewards[:4]
+    reference = side("ref", [0.0] * 60)
+    comparisons = [
+        comparison(side("a", rewards), reference),
+        comparison(side("b", other), reference),
+    ]
+    (found,) = contrasts(comparisons)
+    assert found.deciding == 4
+    assert "only 4 prompts decide" in tables.to_text(comparisons)
+
+
 def test_prompts_that_one_of_them_lacks_are_left_out_of_the_difference():
     reference = side("ref", [0.0] * 30)
     rng = np.random.default_rng(2)

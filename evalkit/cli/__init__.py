@@ -20,6 +20,7 @@ from evalkit.cli.refs import refs
 from evalkit.cli.reward_models import reward_models
 from evalkit.cli.score import score
 from evalkit.cli.shared import Context
+from evalkit.cli.validate import validate
 from evalkit.errors import EvalkitError
 from evalkit.version import __version__
 
@@ -51,7 +52,7 @@ def cli(ctx: click.Context, folder: str, allow_download: bool, no_progress: bool
     ctx.obj = Context(progress=not no_progress, download=allow_download)
 
 
-for command in (best_of_n, calibrate, compare, leaderboard, score, refs, reward_models):
+for command in (best_of_n, calibrate, compare, leaderboard, score, refs, reward_models, validate):
     cli.add_command(command)
 
 

@@ -8,11 +8,12 @@ import re
 from collections.abc import Sequence
 
 from evalkit.comparison import Comparison, Group
-from evalkit.contrasts import Macro, contrasts, macros
+from evalkit.contrasts import Contrast, Macro, contrasts, macros
 from evalkit.statistics.intervals import Estimate
 from evalkit.text import printable
 
 UNDEFINED = "n/a"
+FEW_DECIDING = 10
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 HEAD = ("checkpoint", "reference", "n", "win rate", "W/T/L", "win probability", "mean reward",
         "reference mean", "margin")  # fmt: skip
@@ -125,7 +126,7 @@ def contrast_lines(comparisons: Sequence[Comparison]) -> list[str]:
         least = "" if k.detectable is None else f"; {100 * k.detectable:.1f} points were detectable"
         found.append(
             f"{k.checkpoint} − {k.against} against {k.reference}: {100 * e.value:+.1f} points "
-            f"{band}{p}{least}"
+            f"{band}{p}{least}{_warned(k)}"
         )
     found += [
         f"{m.checkpoint} over {len(m.references)} references: win rate "
@@ -133,6 +134,11 @@ def contrast_lines(comparisons: Sequence[Comparison]) -> list[str]:
         for m in macros(comparisons)
     ]
     return found
+
+
+def _warned(k: Contrast) -> str:
+    few = k.deciding < FEW_DECIDING
+    return f"; only {k.deciding} prompts decide: do not trust the band" if few else ""
 
 
 def _standing(m: Macro) -> str:

@@ -1,0 +1,154 @@
+"""The validation table as text, CSV and Markdown; computes nothing, only lays out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+from evalkit.errors import InputError
+from evalkit.text import count
+from evalkit.validate import Cell
+
+HEAD = ("metric", "n", "icc", "mean", "whose", "method", "coverage", "width", "verdict")
+INTRODUCTION = """\
+# Validation
+
+How often evalkit's 95 % intervals hold a known truth, and how often other public methods do on the
+same simulated data. `evalkit validate` rebuilds this table; `evalkit validate --check
+docs/validation.csv` compares. Method and data are described in `evalkit/validate/metrics.py`.
+
+A cell is ok if its coverage is within two points of nominal, allowing for twice its Monte-Carlo
+standard error. Of a test, coverage is the share of trials without a false alarm, or with the
+planted effect found. Behind a coverage stands the mean width of the interval.
+
+In the first table "ok" means within Monte-Carlo error of a limit, not inside it. "Fewer than 10
+prompts decide" is a shortfall that evalkit has: where so few prompts differ, or were won at all, no
+normal theory holds, and the interval is too narrow.
+"""
+
+
+def to_csv(cells: Sequence[Cell]) -> bytes:
+    """One line a cell, every share a fraction, the same bytes on every run."""
+    buffer = io.StringIO()
+    names = list(Cell.__dataclass_fields__)
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    for cell in cells:
+        writer.writerow({k: _plain(v) for k, v in asdict(cell).items()})
+    return buffer.getvalue().encode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "" if value is None else value
+
+
+def to_text(cells: Sequence[Cell]) -> str:
+    """The table for a terminal, and how many of evalkit's cells are as they say."""
+    table = [HEAD, *(_row(cell) for cell in cells)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+    return "\n".join([*lines, _tally(cells)]) + "\n"
+
+
+def _row(cell: Cell) -> tuple[str, ...]:
+    return (
+        cell.metric,
+        f"{cell.n}",
+        f"{cell.icc:g}",
+        f"{cell.mean:.3g}",
+        cell.whose,
+        cell.method,
+        _coverage(cell),
+        "" if cell.width is None else f"{cell.width:.4f}",
+        cell.verdict,
+    )
+
+
+def _coverage(cell: Cell) -> str:
+    return f"{100 * cell.coverage:.1f} %"
+
+
+def _tally(cells: Sequence[Cell]) -> str:
+    own = [cell for cell in cells if cell.whose == "evalkit"]
+    fine = sum(cell.verdict == "ok" for cell in own)
+    said = sum(cell.passes for cell in own) - fine
+    cells_of = count(len(own), "cell")
+    return (
+        f"evalkit: {cells_of}, {fine} ok, {said} explained, {len(own) - fine - said} not; "
+        f"{max(cell.trials for cell in cells)} trials a cell"
+    )
+
+
+def to_markdown(cells: Sequence[Cell]) -> bytes:
+    """A section a metric, a line a design, a column a method; what is not as said comes first."""
+    lines = [INTRODUCTION, f"{_tally(cells)}.", "", "## evalkit's cells outside the limits", ""]
+    lines += _table(
+        ("metric", "n", "icc", "mean", "method", "coverage", "no interval", "verdict"),
+        [
+            (*_row(cell)[:4], cell.method, _exact(cell), f"{cell.undefined}", cell.verdict)
+            for cell in cells
+            if cell.whose == "evalkit" and not cell.as_said
+        ],
+    )
+    for metric, of_metric in groupby(cells, key=lambda cell: cell.metric):
+        lines += ["", f"## {metric[0].upper()}{metric[1:]}", ""]
+        by_design = [
+            list(of_design)
+            for _, of_design in groupby(of_metric, key=lambda cell: (cell.mean, cell.n, cell.icc))
+        ]
+        names = [_column(cell) for cell in by_design[0]]
+        rows = [(*_row(row[0])[1:4], *map(_both, row)) for row in by_design]
+        lines += _table(("n", "icc", "mean", *names), rows)
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _column(cell: Cell) -> str:
+    if cell.whose == "peer":
+        return cell.method
+    return f"evalkit: {cell.method}" if cell.width is None else "evalkit"
+
+
+def _exact(cell: Cell) -> str:
+    return f"{_coverage(cell)} ± {100 * cell.stderr:.1f}"
+
+
+def _both(cell: Cell) -> str:
+    return _coverage(cell) + ("" if cell.width is None else f" ({cell.width:.3f})")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+WRITERS: dict[str, Callable[[Sequence[Cell]], bytes]] = {".csv": to_csv, ".md": to_markdown}
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output, with an InputError, before minutes of work are done for it."""
+    if path.suffix not in WRITERS:
+        raise InputError(f"cannot write {path}", fix=f"use one of {', '.join(WRITERS)}")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: no folder {path.parent}", fix="create the folder")
+
+
+def difference(path: Path, cells: Sequence[Cell]) -> str | None:
+    """The first line in which a written table is not that of the cells; None if they agree."""
+    written, rebuilt = path.read_bytes(), WRITERS[path.suffix](cells)
+    if written == rebuilt:
+        return None
+    sides = [data.decode("utf-8", "replace").splitlines() for data in (written, rebuilt)]
+    length = max(map(len, sides))
+    pairs = zip(*([*side, *[""] * (length - len(side))] for side in sides), strict=True)
+    for number, (old, new) in enumerate(pairs, 1):
+        if old != new:
+            return f"{path}:{number}: {old!r}, rebuilt {new!r}"
+    return f"{path}: line ends"
