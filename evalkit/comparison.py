@@ -231,7 +231,7 @@ def comparison_of(
         table=table,
         overall=_group(table, everything, units, options),
         subsets={name: _group(table, table.rows(name), units, options) for name in names},
-        lengths=lengths_of(table, options.level),
+        lengths=lengths_of(table, options.level, units.clusters),
         worst_case=_worst_case(table),
         notices=(
             *notices(
@@ -339,6 +339,7 @@ def _signature(
         ties=str(options.ties),
         clusters=options.cluster_by,
         output=reward_model.family.output,
+        human="",
         temperature="" if temperature is None else repr(float(temperature)),
         ci=f"{method};{options.level!r}",
         resamples=options.resamples,

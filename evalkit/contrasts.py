@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
+from typing import NamedTuple
 
 import numpy as np
 
-from evalkit.comparison import Comparison, units_of
+from evalkit.comparison import Comparison, Units, units_of
 from evalkit.data import FloatArray
 from evalkit.statistics.intervals import Estimate, mean
 from evalkit.statistics.multiplicity import Band, holm, max_t_bands
@@ -30,6 +31,7 @@ from evalkit.statistics.within_prompt import ENOUGH_REFERENCES, pool_percentile,
 
 RESAMPLES = 4_999
 TWO_POINTS = 0.02
+POWER = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Contrast:
             difference are too narrow (see docs/validation.md).
         difference: Win rate of `checkpoint` minus that of `against`, paired by prompt.
         band: The same with an interval that holds together with those of all other contrasts
-            under this reference, and the p-value that goes with it.
+            under this reference, and the p-value that goes with it. Contrasts on different prompts
+            share out the error between them, so that its level may be above the one asked for.
         holm: p of the paired t test, Holm-adjusted over the same contrasts; None if undefined.
         permutation_p: Of the same mean difference, by swapping both sides within clusters.
         mcnemar: Another estimand: among prompts that one wins and the other loses, who wins.
@@ -105,49 +108,107 @@ def macros(comparisons: Sequence[Comparison]) -> list[Macro]:
 
 
 def _under_one_reference(reference: str, group: Sequence[Comparison]) -> list[Contrast]:
-    ids, outcomes = _common(group, "outcome")
-    if not len(ids):
-        return []
-    first = group[0]
-    level, seed = first.overall.estimates["win_rate"].level, first.signature.seed
-    pairs = list(combinations(range(len(group)), 2))
-    columns = np.column_stack([outcomes[later] - outcomes[early] for early, later in pairs])
-    subsets = dict(zip(first.table.prompt_id.tolist(), first.table.subset.tolist(), strict=True))
-    clusters, keys = units_of(ids, [subsets[i] for i in ids], first.cluster_by, seed)
-    bands = max_t_bands(
-        columns, keys=keys, resamples=RESAMPLES, level=level, clusters=clusters, seed=seed
-    )
-    differences = [
-        paired_difference(outcomes[later], outcomes[early], level=level, clusters=clusters)
-        for early, later in pairs
+    """Each two on the prompts that both have; bands per set of prompts, their levels shared out."""
+    level = group[0].overall.estimates["win_rate"].level
+    by_prompts: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+    for early, later in combinations(range(len(group)), 2):
+        ids, _ = _common([group[early], group[later]], "outcome")
+        if ids:
+            by_prompts.setdefault(tuple(ids), []).append((early, later))
+    share = 1 - (1 - level) / max(1, len(by_prompts))
+    drawn = {
+        pair_of: drawing
+        for ids, pairs in by_prompts.items()
+        for pair_of, drawing in _drawn(ids, pairs, group, share).items()
+    }
+    ordered = sorted(drawn)
+    adjusted = _holm([drawn[pair_of].difference.p for pair_of in ordered])
+    return [
+        _contrast(reference, group[later], group[early], drawn[early, later], p)
+        for (early, later), p in zip(ordered, adjusted, strict=True)
     ]
-    adjusted = _holm([d.p for d in differences])
-    found = []
-    for k, (early, later) in enumerate(pairs):
-        stderr = differences[k].estimate.stderr
-        found.append(
-            Contrast(
-                checkpoint=group[later].checkpoint.name,
-                against=group[early].checkpoint.name,
-                reference=reference,
-                prompts=len(ids),
-                deciding=int(np.count_nonzero(columns[:, k])),
-                difference=differences[k],
-                band=bands.bands[k],
-                holm=adjusted[k],
-                permutation_p=permutation_p(
-                    columns[:, k], clusters=clusters, keys=keys, draws=RESAMPLES
-                ),
-                mcnemar=mcnemar(outcomes[later], outcomes[early]),
-                detectable=minimum_detectable_effect(stderr, level=level) if stderr else None,
-                prompts_for_two_points=(
-                    prompts_needed(TWO_POINTS, stderr**2 * len(ids), level=level)
-                    if stderr
-                    else None
-                ),
-            )
+
+
+class _Drawn(NamedTuple):
+    """Two checkpoints on their common prompts."""
+
+    ours: FloatArray
+    theirs: FloatArray
+    units: Units
+    difference: PairedDifference
+    band: Band
+
+
+def _drawn(
+    ids: Sequence[str],
+    pairs: Sequence[tuple[int, int]],
+    group: Sequence[Comparison],
+    share: float,
+) -> dict[tuple[int, int], _Drawn]:
+    first, level = group[0], group[0].overall.estimates["win_rate"].level
+    units = _units(ids, group[pairs[0][0]])
+    columns = [[_at(group[k], ids) for k in pair_of] for pair_of in pairs]
+    bands = max_t_bands(
+        np.column_stack([later - early for early, later in columns]),
+        keys=units.keys,
+        resamples=max(RESAMPLES, math.ceil(share / (1 - share))),
+        level=share,
+        clusters=units.clusters,
+        seed=first.signature.seed,
+    )
+    return {
+        pair_of: _Drawn(
+            later,
+            early,
+            units,
+            paired_difference(later, early, level=level, clusters=units.clusters),
+            band,
         )
-    return found
+        for pair_of, (early, later), band in zip(pairs, columns, bands.bands, strict=True)
+    }
+
+
+def _contrast(
+    reference: str, later: Comparison, early: Comparison, drawn: _Drawn, p: float | None
+) -> Contrast:
+    differences, e = drawn.ours - drawn.theirs, drawn.difference.estimate
+    powered = bool(e.stderr) and 1 - e.level < POWER
+    return Contrast(
+        checkpoint=later.checkpoint.name,
+        against=early.checkpoint.name,
+        reference=reference,
+        prompts=len(differences),
+        deciding=int(np.count_nonzero(differences)),
+        difference=drawn.difference,
+        band=drawn.band,
+        holm=p,
+        permutation_p=permutation_p(
+            differences, clusters=drawn.units.clusters, keys=drawn.units.keys, draws=RESAMPLES
+        ),
+        mcnemar=mcnemar(drawn.ours, drawn.theirs),
+        detectable=minimum_detectable_effect(
+            e.stderr or 0.0, level=e.level, power=POWER, df=e.clusters - 1
+        )
+        if powered
+        else None,
+        prompts_for_two_points=prompts_needed(
+            TWO_POINTS, (e.stderr or 0.0) ** 2 * len(differences), level=e.level, power=POWER
+        )
+        if powered
+        else None,
+    )
+
+
+def _units(ids: Sequence[str], comparison: Comparison) -> Units:
+    table = comparison.table
+    subsets = dict(zip(table.prompt_id.tolist(), table.subset.tolist(), strict=True))
+    named = [subsets[i] for i in ids]
+    return units_of(ids, named, comparison.cluster_by, comparison.signature.seed)
+
+
+def _at(comparison: Comparison, ids: Sequence[str]) -> FloatArray:
+    rows = {i: row for row, i in enumerate(comparison.table.prompt_id.tolist())}
+    return comparison.table.outcome[[rows[i] for i in ids]]
 
 
 def _holm(p: Sequence[float | None]) -> list[float | None]:
@@ -160,21 +221,25 @@ def _holm(p: Sequence[float | None]) -> list[float | None]:
 def _macro(checkpoint: str, group: Sequence[Comparison]) -> Macro:
     level = group[0].overall.estimates["win_rate"].level
     estimates = {}
+
+    def over_prompts(ids: Sequence[str], column: FloatArray, *, bounded: bool = True) -> Estimate:
+        known = ~np.isnan(column)
+        clusters = _units(ids, group[0]).clusters[known]
+        return mean(column[known], bounded=bounded, level=level, clusters=clusters)
+
     for name, column in (("win_rate", "outcome"), ("win_probability", "probability")):
-        _, columns = _common(group, column)
-        averaged = np.mean(columns, axis=0) if len(columns[0]) else np.empty(0)
-        estimates[name] = mean(averaged, bounded=True, level=level)
-    _, pool = _common(group, "reference_reward")
+        ids, columns = _common(group, column)
+        averaged = np.mean(columns, axis=0) if ids else np.empty(0)
+        estimates[name] = over_prompts(ids, averaged)
+    ids, pool = _common(group, "reference_reward")
     _, rewards = _common(group, "checkpoint_reward")
     references = np.column_stack(pool)
-    percentile = pool_percentile(rewards[0], references)
-    estimates["percentile"] = mean(percentile, bounded=True, level=level)
+    estimates["percentile"] = over_prompts(ids, pool_percentile(rewards[0], references))
     capped = None
     if len(group) >= ENOUGH_REFERENCES:
         found = standardise(rewards[0], references)
         capped = found.capped
-        z = found.z[~np.isnan(found.z)]
-        estimates["standardised_reward"] = mean(z, bounded=False, level=level)
+        estimates["standardised_reward"] = over_prompts(ids, found.z, bounded=False)
     return Macro(checkpoint, tuple(c.reference.name for c in group), estimates, capped)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evalkit.data import IntArray
 from evalkit.pairing import PairedTable
 from evalkit.statistics.length import LengthControlled, length_controlled
 from evalkit.statistics.length_diagnostics import LengthDiagnostics, length_diagnostics
@@ -24,8 +25,8 @@ class Lengths:
     diagnostics: LengthDiagnostics
 
 
-def lengths_of(table: PairedTable, level: float) -> Lengths | None:
-    """The lengths of a table; None where they are not known, or nothing was decided.
+def lengths_of(table: PairedTable, level: float, clusters: IntArray) -> Lengths | None:
+    """The lengths of a table with the cluster of each prompt; None where they are not known.
 
     Both sides' tokens hold the prompt and the template too, which cancel in the difference.
     """
@@ -34,7 +35,8 @@ def lengths_of(table: PairedTable, level: float) -> Lengths | None:
         return None
     ours, theirs = table.checkpoint_tokens[known], table.reference_tokens[known]
     outcome, margin = table.outcome[known], table.margin[known]
+    units = clusters[known]
     return Lengths(
-        length_controlled(outcome, ours - theirs, level=level),
-        length_diagnostics(outcome, margin, ours, theirs, level=level),
+        length_controlled(outcome, ours - theirs, clusters=units, level=level),
+        length_diagnostics(outcome, margin, ours, theirs, clusters=units, level=level),
     )

@@ -88,7 +88,7 @@ class PairedTable:
             model's margins have no temperature.
         order_gap: (P,) how far a pair-preference model's two orders lie apart, in [0, 1]; NaN for
             other reward models, as the rewards and tokens are for a pair-preference model.
-        checkpoint_tokens: (P,) mean tokens of the conversations, template included.
+        checkpoint_tokens: (P,) mean tokens of the conversations before any cut, template included.
         reference_tokens: (P,) likewise.
         truncated: Completions of these prompts that lost tokens.
         unmatched: The prompts left out.
@@ -204,7 +204,7 @@ def pair(
     means = [
         mean_by_group(values[rows.order].astype(np.float64), rows.prompt, len(kept))
         for (_, rewards), rows in ((checkpoint, left), (reference, right))
-        for values in (rewards.reward, rewards.tokens)
+        for values in (rewards.reward, rewards.tokens + rewards.cut)
     ]
     truncated = sum(
         int(np.count_nonzero(rewards.cut[rows.order]))

@@ -66,8 +66,8 @@ def compare_preferences(
     if options.temperature is not None:
         raise InputError("verdicts have no temperature", fix="leave --temperature out")
     verdicts = read_verdicts(source)
-    coding = coding or coding_of(verdicts)
     verdicts = of_annotator(verdicts, annotator, source)
+    coding = coding or coding_of(verdicts)
     check_known(source, "reference", references, [v.reference for v in verdicts])
     check_known(source, "model", checkpoints, [v.model for v in verdicts])
     judge = _judge(verdicts, source, coding)
@@ -81,6 +81,13 @@ def compare_preferences(
             if not checkpoints or model in checkpoints:
                 mine = [v for v in against if v.model == model]
                 found.append(_compare(mine, reference, expected, judge, coding, options))
+    lacking = [m for m in checkpoints if all(c.checkpoint.name != m for c in found)]
+    if lacking or not found:
+        raise InputError(
+            f"no verdicts on {listing(lacking)} against {listing(list(references))}",
+            where=source,
+            fix="name models and references that met",
+        )
     return found
 
 
@@ -106,6 +113,11 @@ def with_human_labels(
 def _with_labels(
     c: Comparison, source: str, verdicts: Sequence[Verdict], chances: Sequence[float]
 ) -> Comparison:
+    if c.cluster_by != "prompt":
+        raise InputError(
+            "human labels correct by prompts, not by whole subsets",
+            fix="leave --cluster-by or --human out",
+        )
     said: dict[str, list[float]] = {}
     for v, chance in zip(verdicts, chances, strict=True):
         if v.model == c.checkpoint.name and v.reference in {"", c.reference.name}:
@@ -137,7 +149,9 @@ def _with_labels(
         bounded=True,
         level=c.overall.estimates["win_rate"].level,
     )
-    return replace(c, human=human)
+    identity = digest("human", sorted((i, sorted(map(repr, v))) for i, v in said.items()))
+    signed = replace(c.signature, human=f"{Path(source).name}#{identity[:12]}")
+    return replace(c, human=human, signature=signed)
 
 
 def _judge(verdicts: Sequence[Verdict], source: str, coding: Coding) -> RewardModelSpec:
@@ -154,6 +168,11 @@ def _judge(verdicts: Sequence[Verdict], source: str, coding: Coding) -> RewardMo
         dtype="float32",
         max_length=0,
         overlong="error",
+        notice=(
+            "verdicts are read as probabilities from 0 to 1"
+            if coding == "unit"
+            else "verdicts are read in AlpacaEval's coding: 1 to 2, and 0 for a draw"
+        ),
     )
 
 

@@ -30,6 +30,7 @@ class Signature:
         ties: The tie rule.
         clusters: What is drawn as one: prompts, or subsets.
         output: What the reward model's number is.
+        human: Name and digest of the human labels that correct the rest; empty without.
         temperature: Of the win probability; empty if it is the model's own, or undefined.
         ci: The interval's method and level.
         resamples: Bootstrap draws, 0 for analytic intervals.
@@ -51,6 +52,7 @@ class Signature:
     ties: str
     clusters: str
     output: str
+    human: str
     temperature: str
     ci: str
     resamples: int

@@ -85,6 +85,48 @@ def test_equal_checkpoints_do_not_differ(three):
     assert found.detectable is None
 
 
+def test_a_third_checkpoint_does_not_move_the_difference_of_two():
+    rng = np.random.default_rng(10)
+    reference = side("ref", [0.0] * 80)
+    two = [comparison(side(n, rng.normal(size=80) + s), reference) for n, s in (("a", 0), ("b", 1))]
+    third = comparison(side("c", [None if i < 60 else float(i) for i in range(80)]), reference)
+    alone, among = contrasts(two)[0], contrasts([*two, third])
+    assert [k.prompts for k in among] == [80, 20, 20]
+    assert among[0].difference == alone.difference
+    assert among[0].band.high > alone.band.high  # the error is shared out
+    assert "on 20 prompts" in tables.to_text([*two, third])
+
+
+@pytest.mark.parametrize("level", [0.2, 0.9999])
+def test_any_level_is_possible(three, level):
+    again = [
+        comparison_of(c.checkpoint, c.reference, c.table, c.reward_model, Options(level=level))
+        for c in three
+    ]
+    assert all(k.band.low < k.band.high for k in contrasts(again))
+
+
+def test_over_references_goes_by_whole_subsets_where_these_are_independent():
+    rng = np.random.default_rng(11)
+    prompts = tuple(Prompt(f"p{i:03}", (Message("user", "q"),), f"s{i // 20}") for i in range(160))
+
+    def placed(one):
+        return replace(one[0], prompts=prompts), one[1]
+
+    left = placed(side("ckpt", rng.normal(size=160)))
+    refs = [placed(side(n, rng.normal(size=160))) for n in ("r1", "r2")]
+    found = [comparison(left, ref, cluster_by="subset") for ref in refs]
+    assert {e.clusters for e in macros(found)[0].estimates.values()} == {8}
+    assert found[0].lengths.controlled.estimate.clusters in {0, 8}
+
+
+def test_lengths_are_those_before_any_cut():
+    found, rewards = side("ckpt", [1.0, 2.0, 0.5], [60, 60, 60])
+    cut = replace(rewards, cut=np.array([40, 5, 0]))
+    table = pair((found, cut), side("ref", [0.0] * 3, [50, 50, 50]), ties=TieRule())
+    assert table.checkpoint_tokens.tolist() == [100, 65, 60]
+
+
 def test_a_difference_that_few_prompts_decide_comes_with_a_warning():
     rng = np.random.default_rng(9)
     rewards = rng.normal(size=60)

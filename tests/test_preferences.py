@@ -224,7 +224,8 @@ def test_a_faulty_verdict_is_refused_with_its_place(tmp_path, monkeypatch, capsy
         (["-m", "mm"], "did you mean: m"),
         (["-r", "nobody"], "no verdicts on the reference"),
         (["--annotator", "x"], "no verdicts on the annotator"),
-        (["--rm", "demo-rm"], "need no reward model"),
+        (["--rm", "demo-rm"], "no use for --reward-model"),
+        (["--benchmark", "nosuch"], "no use for --benchmark"),
         (["--temperature", "2"], "no temperature"),
     ],
 )
@@ -294,3 +295,57 @@ def test_labels_on_other_prompts_or_models_are_refused(tmp_path):
     other = write(tmp_path / "x.jsonl", [{"prompt_id": "p1", "model": "n", "preference": 1.0}])
     with pytest.raises(InputError, match="no human labels on 'm'"):
         with_human_labels(comparisons, other)
+
+
+def test_a_judges_coding_does_not_depend_on_other_judges_in_the_file(tmp_path):
+    rows = [
+        {"prompt_id": f"p{i}", "model": "m", "annotator": name, "preference": p}
+        for i in range(4)
+        for name, p in (("zero-one", float(i > 0)), ("one-two", 1.0 + (i > 1)))
+    ]
+    path = write(tmp_path / "v.jsonl", rows)
+    rates = [
+        compare_preferences(path, annotator=name)[0].overall.estimates["win_rate"].value
+        for name in ("zero-one", "one-two")
+    ]
+    assert rates == [0.75, 0.5]
+
+
+def test_annotations_without_a_single_win_are_losses_and_the_coding_is_said(tmp_path):
+    rows = [{**row, "preference": 1} for row in ANNOTATIONS]
+    (tmp_path / "annotations.json").write_text(json.dumps(rows))
+    (found,) = compare_preferences(str(tmp_path / "annotations.json"))
+    assert found.overall.losses == 3
+    assert any("AlpacaEval's coding" in notice for notice in found.notices)
+
+
+def test_one_id_for_two_prompts_is_refused(tmp_path):
+    rows = [{"prompt_id": "a", "model": "m", "preference": 1.0, "subset": s} for s in ("x", "y")]
+    with pytest.raises(MalformedError, match="stands for another prompt or subset"):
+        compare_preferences(write(tmp_path / "v.jsonl", rows))
+
+
+def test_names_that_never_met_are_refused(tmp_path):
+    rows = [
+        {"prompt_id": "a", "model": m, "reference": r, "preference": 1.0}
+        for m, r in (("m", "r"), ("n", "s"))
+    ]
+    path = write(tmp_path / "v.jsonl", rows)
+    for models, references in ((["m"], ["s"]), (["m", "n"], ["r"])):
+        with pytest.raises(InputError, match="no verdicts on"):
+            compare_preferences(path, checkpoints=models, references=references)
+
+
+def test_an_input_is_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = write(tmp_path / "v.jsonl", ROWS)
+    assert run(["compare", "--preferences", "v.jsonl", "-o", "v.jsonl", "--no-report"]) == 2
+    assert "is an input" in capsys.readouterr().err
+    assert len(read_verdicts(before)) == len(ROWS)
+
+
+def test_human_labels_are_part_of_the_signature(tmp_path):
+    _, comparisons = labelled(tmp_path)
+    (found,) = with_human_labels(comparisons, str(tmp_path / "human.jsonl"))
+    assert found.signature.human.startswith("human.jsonl#")
+    assert comparisons[0].signature.human == ""

@@ -23,6 +23,7 @@ PLAIN = Signature(
     ties="margin=0.25",
     clusters="prompt",
     output="bradley-terry",
+    human="",
     temperature="1.0",
     ci="logit-t,betting,t;0.95",
     resamples=0,
@@ -50,6 +51,7 @@ COUNT = st.integers(0, 2**70)
         ties=HOSTILE,
         clusters=HOSTILE,
         output=HOSTILE,
+        human=HOSTILE,
         temperature=HOSTILE,
         ci=HOSTILE,
         resamples=COUNT,
@@ -71,7 +73,7 @@ def test_signature_names_every_choice_in_its_fixed_order():
         "compare|checkpoint:ckpt_1200#0123456789ab|reference:gpt4_refs#ba9876543210"
         "|rm:demo-rm#0123456789abcdef|dtype:float32|max_length:8192|overlong:error|benchmark:"
         "|n:160|left_out:0|truncated:0|missing:error"
-        "|ties:margin=0.25|clusters:prompt|output:bradley-terry|temperature:1.0|ci:logit-t,betting,t;0.95|resamples:0|seed:0|version:1.2.3"
+        "|ties:margin=0.25|clusters:prompt|output:bradley-terry|human:|temperature:1.0|ci:logit-t,betting,t;0.95|resamples:0|seed:0|version:1.2.3"
     )
 
 

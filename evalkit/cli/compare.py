@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from evalkit.comparison import Comparison, Options
 
 
+OF_REWARDS = (
+    "reward_model",
+    "family",
+    "parameters",
+    "dtype",
+    "max_length",
+    "overlong",
+    "benchmark",
+)
+
+
 @click.command()
 @click.option(
     "-m",
@@ -126,7 +137,8 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> No
 
     for path in outputs:
         report.check_output(path)
-        refuse_overwriting(path, (*chosen["models"], *chosen["references"]))
+        inputs = (chosen["preferences"], chosen["human"])
+        refuse_overwriting(path, (*chosen["models"], *chosen["references"], *filter(None, inputs)))
     options = Options(
         benchmark=chosen["benchmark"],
         ties=tie_rule(chosen["ties"]),
@@ -179,8 +191,10 @@ def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> l
 def _of_verdicts(chosen: dict[str, Any], options: Options) -> list[Comparison]:
     from evalkit.preferences import compare_preferences
 
-    if chosen["reward_model"]:
-        raise InputError("verdicts need no reward model", fix="leave --reward-model out")
+    idle = [name for name in OF_REWARDS if chosen[name]]
+    if idle:
+        option = "--" + idle[0].replace("_", "-")
+        raise InputError(f"verdicts have no use for {option}", fix=f"leave {option} out")
     return compare_preferences(
         chosen["preferences"],
         checkpoints=chosen["models"],

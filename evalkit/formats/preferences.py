@@ -37,6 +37,7 @@ class Verdict(NamedTuple):
         preference: As coded; NaN where there is no judgement.
         answers: The model's and the reference's, where the file has them.
         where: `file:line`.
+        annotation: Whether it is of AlpacaEval's own format, whose coding is known.
     """
 
     prompt_id: str
@@ -48,6 +49,7 @@ class Verdict(NamedTuple):
     preference: float
     answers: tuple[str, str] | None
     where: str
+    annotation: bool = False
 
 
 def read_verdicts(source: str) -> list[Verdict]:
@@ -59,10 +61,16 @@ def read_verdicts(source: str) -> list[Verdict]:
     """
     faults: list[Fault] = []
     found: list[Verdict] = []
+    prompts: dict[str, tuple[Messages, str]] = {}
     for record in containers.records(source, faults):
         verdict = _verdict(record, faults)
-        if verdict is not None:
-            found.append(verdict)
+        if verdict is None:
+            continue
+        found.append(verdict)
+        prompt = (verdict.messages, verdict.subset)
+        if prompts.setdefault(verdict.prompt_id, prompt) != prompt:
+            what = f"{verdict.prompt_id!r} stands for another prompt or subset before"
+            faults.append(Fault(record.where, "prompt_id", what))
     if faults:
         raise MalformedError(
             source,
@@ -75,8 +83,8 @@ def read_verdicts(source: str) -> list[Verdict]:
 
 
 def coding_of(verdicts: Sequence[Verdict]) -> Coding:
-    """AlpacaEval's coding if any preference is above 1, else probabilities."""
-    above = any(v.preference > 1 for v in verdicts)
+    """AlpacaEval's coding in its own format or if any preference is above 1, else probabilities."""
+    above = any(v.annotation or v.preference > 1 for v in verdicts)
     return "alpaca-eval" if above else "unit"
 
 
@@ -160,6 +168,7 @@ def _verdict(record: Record, faults: list[Fault]) -> Verdict | None:
         preference=preference,
         answers=answers,
         where=record.where,
+        annotation=annotation,
     )
     return found if len(faults) == before else None
 

@@ -59,8 +59,8 @@ def leaderboard_of_verdicts(
     if options.benchmark is not None:
         raise InputError("verdicts have no benchmark", fix="leave --benchmark out")
     verdicts = read_verdicts(source)
-    coding = coding or coding_of(verdicts)
     verdicts = of_annotator(verdicts, annotator, source)
+    coding = coding or coding_of(verdicts)
     verdicts = _chosen(verdicts, checkpoints, references, source)
     said = sorted((v.prompt_id, v.reference, v.model, repr(v.preference)) for v in verdicts)
     judge = Judge(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from evalkit.comparison import Comparison, Group
 from evalkit.contrasts import Contrast, Macro, contrasts, macros
+from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.statistics.intervals import Estimate
 from evalkit.text import printable
 
@@ -119,14 +120,16 @@ def contrast_lines(comparisons: Sequence[Comparison]) -> list[str]:
     found = []
     for k in contrasts(comparisons):
         e = k.difference.estimate
-        if e.value is None or k.band.low is None or k.band.high is None:
+        if e.value is None:
             continue
-        band = f"[{100 * k.band.low:+.1f}, {100 * k.band.high:+.1f}]"
+        band = "[no band]"
+        if k.band.low is not None and k.band.high is not None:
+            band = f"[{100 * k.band.low:+.1f}, {100 * k.band.high:+.1f}]"
         p = "" if k.band.p is None else f", p = {k.band.p:.2g}"
         least = "" if k.detectable is None else f"; {100 * k.detectable:.1f} points were detectable"
         found.append(
-            f"{k.checkpoint} − {k.against} against {k.reference}: {100 * e.value:+.1f} points "
-            f"{band}{p}{least}{_warned(k)}"
+            f"{k.checkpoint} − {k.against} against {k.reference}: {100 * e.value:+.1f} points on "
+            f"{k.prompts} prompts {band}{p}{least}{_warned(k)}"
         )
     found += [
         f"{m.checkpoint} over {len(m.references)} references: win rate "
@@ -139,6 +142,15 @@ def contrast_lines(comparisons: Sequence[Comparison]) -> list[str]:
 def _warned(k: Contrast) -> str:
     few = k.deciding < FEW_DECIDING
     return f"; only {k.deciding} prompts decide: do not trust the band" if few else ""
+
+
+def _decided_by(model: RewardModelSpec) -> str:
+    name = f"{printable(model.name)} #{model.fingerprint[:16]}"
+    return (
+        f"judge {name}"
+        if model.family.kind == "verdicts"
+        else (f"reward model {name} ({model.dtype})")
+    )
 
 
 def _standing(m: Macro) -> str:
@@ -168,10 +180,7 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
     first = comparisons[0]
     model = first.reward_model
     level = first.overall.estimates["win_rate"].level
-    lines = [
-        f"reward model {printable(model.name)} #{model.fingerprint[:16]} ({model.dtype}); "
-        f"{100 * level:g} % intervals"
-    ]
+    lines = [f"{_decided_by(model)}; {100 * level:g} % intervals"]
     body = rows(comparisons, subsets=len(comparisons) == 1)
     widths = [max(len(row[i]) for row in [list(HEAD), *body]) for i in range(len(HEAD))]
     lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
