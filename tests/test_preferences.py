@@ -349,3 +349,10 @@ def test_human_labels_are_part_of_the_signature(tmp_path):
     (found,) = with_human_labels(comparisons, str(tmp_path / "human.jsonl"))
     assert found.signature.human.startswith("human.jsonl#")
     assert comparisons[0].signature.human == ""
+
+
+def test_labels_too_few_to_correct_by_stand_alone(tmp_path):
+    _, comparisons = labelled(tmp_path, every=20)
+    (found,) = with_human_labels(comparisons, str(tmp_path / "human.jsonl"))
+    assert found.human.weight == 0
+    assert "by 10 human labels alone" in report.tables.to_text([found])

@@ -202,7 +202,9 @@ def summary(found: BestOfN) -> list[str]:
         f"best of {point.k}: {found.models.selector.name} gives its pick {amount(gain)} more than "
         f"a plain completion of the same prompt ({count(point.n, 'prompt')})"
     ]
-    if scorer is not None:
+    if scorer is None or scorer.fingerprint == found.models.selector.fingerprint:
+        lines.append("the reward model that chooses is the one that judges: see --score-with")
+    else:
         scored = point.estimates["scored_gain"]
         lines.append(f"by {scorer.name} that pick gains {amount(scored)}: {_verdict(scored)}")
     return lines

@@ -108,10 +108,16 @@ def human_line(c: Comparison) -> str:
     """The win rate that human labels correct, in words; empty without labels."""
     if c.human is None:
         return ""
+    name = f"{c.checkpoint.name} against {c.reference.name}"
+    labels = f"{c.human.labelled} human labels"
+    if not c.human.weight:
+        return (
+            f"{name}: win rate by {labels} alone {rate(c.human.classical)}; the other prompts add "
+            "nothing to so few, or to so clear a case"
+        )
     return (
-        f"{c.checkpoint.name} against {c.reference.name}: win rate corrected by "
-        f"{c.human.labelled} human labels {rate(c.human.estimate)}; from the labels alone "
-        f"{rate(c.human.classical)}"
+        f"{name}: win rate corrected by {labels} {rate(c.human.estimate)}; from the labels alone "
+        f"{rate(c.human.classical)}; the labelled prompts must be a random sample"
     )
 
 
