@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 from scipy.special import expit
@@ -18,7 +17,7 @@ from evalkit.formats.pairs import PreferencePair, RewardPair, read_pairs, read_r
 from evalkit.pairing import Missing
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, Scored, score
-from evalkit.signature import SAFE
+from evalkit.signature import signature_line
 from evalkit.statistics.calibration import (
     Floor,
     HeldOut,
@@ -411,7 +410,4 @@ def _signature(given: _Input, n: int, left_out: int, options: Options) -> str:
         "seed": options.seed,
         "version": __version__,
     }
-    return "calibrate|" + "|".join(
-        f"{key}:{quote(str(value), SAFE, errors='surrogateescape')}"
-        for key, value in choices.items()
-    )
+    return signature_line("calibrate", choices)

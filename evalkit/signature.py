@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 from urllib.parse import quote, unquote
 
 from evalkit.errors import InputError
 
-NUMBERS = ("max_length", "n", "left_out", "truncated", "resamples", "seed")
 SAFE = "#,;=+@/~()[]"
 
 
+class Line:
+    """What a dataclass of text, whole numbers and lists of text prints as, and parses back from."""
+
+    __slots__ = ()
+    KIND: ClassVar[str]
+
+    def __str__(self) -> str:
+        return signature_line(self.KIND, {f.name: getattr(self, f.name) for f in fields(self)})  # type: ignore[arg-type]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The signature that prints as `text`.
+
+        Raises:
+            InputError: It is none, or of another version's fields.
+        """
+        kind, *pairs = text.strip().split("|")
+        found = dict(pair.partition(":")[::2] for pair in pairs)
+        kinds = {f.name: str(f.type) for f in fields(cls)}  # type: ignore[arg-type]
+        complete = found.keys() == kinds.keys() and len(found) == len(pairs)
+        numbers = [found.get(name, "") for name, of in kinds.items() if of == "int"]
+        if kind != cls.KIND or not complete or not all(n.isdecimal() for n in numbers):
+            raise InputError(
+                f"not a signature of `evalkit {cls.KIND}`", where=text[:200], fix="paste it whole"
+            )
+        return cls(**{name: _parsed(value, kinds[name]) for name, value in found.items()})
+
+
+def signature_line(kind: str, choices: Mapping[str, Any]) -> str:
+    """`kind|key:value|…` in the order given, on one line whatever the values hold."""
+    return "|".join([kind, *(f"{key}:{_said(value)}" for key, value in choices.items())])
+
+
+def _said(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(_quoted(str(part), SAFE.replace(",", "")) for part in value)
+    return _quoted(str(value), SAFE)
+
+
+def _quoted(text: str, safe: str) -> str:
+    return quote(text, safe, errors="surrogateescape")
+
+
+def _parsed(text: str, of: str) -> object:
+    if of.startswith("tuple"):
+        return tuple(unquote(part, errors="surrogateescape") for part in text.split(","))
+    return int(text) if of == "int" else unquote(text, errors="surrogateescape")
+
+
 @dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Line):
     """What was compared and how; printed as `kind|key:value|…` in a fixed order.
 
     Attributes:
@@ -38,6 +88,8 @@ class Signature:
         version: Of evalkit.
     """
 
+    KIND: ClassVar[str] = "compare"
+
     checkpoint: str
     reference: str
     rm: str
@@ -58,30 +110,3 @@ class Signature:
     resamples: int
     seed: int
     version: str
-
-    def __str__(self) -> str:
-        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return "compare|" + "|".join(
-            f"{key}:{quote(str(value), SAFE, errors='surrogateescape')}" for key, value in pairs
-        )
-
-    @classmethod
-    def parse(cls, text: str) -> Signature:
-        """The signature that prints as `text`.
-
-        Raises:
-            InputError: It is none, or of another version's fields.
-        """
-        kind, *pairs = text.strip().split("|")
-        found = dict(pair.partition(":")[::2] for pair in pairs)
-        values = {key: unquote(value, errors="surrogateescape") for key, value in found.items()}
-        try:
-            numbers = {key: int(values[key]) for key in NUMBERS}
-        except (KeyError, ValueError):
-            numbers = {}
-        complete = found.keys() == {f.name for f in fields(cls)} and len(found) == len(pairs)
-        if kind != "compare" or not complete or not numbers:
-            raise InputError(
-                "not a signature of `evalkit compare`", where=text[:200], fix="paste it whole"
-            )
-        return cls(**{**values, **numbers})  # type: ignore[arg-type]

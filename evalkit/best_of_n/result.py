@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import NamedTuple
-from urllib.parse import quote, unquote
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 from evalkit.data import CompletionSet
 from evalkit.errors import InputError
 from evalkit.pairing import Missing
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.signature import SAFE
+from evalkit.signature import Line
 from evalkit.statistics.intervals import Estimate
 
 METRICS = ("reward", "gain", "scored_reward", "scored_gain", "win_rate")
-NUMBERS = ("left_out", "truncated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Line):
     """What was chosen and scored, and how; printed as `best-of-n|key:value|…` in a fixed order.
 
     Attributes:
@@ -65,6 +63,8 @@ class Signature:
         ci: The interval's methods and level.
         version: Of evalkit.
     """
+
+    KIND: ClassVar[str] = "best-of-n"
 
     checkpoint: str
     reference: str
@@ -87,28 +87,6 @@ class Signature:
     ties: str
     ci: str
     version: str
-
-    def __str__(self) -> str:
-        pairs = ((f.name, str(getattr(self, f.name))) for f in fields(self))
-        said = (f"{key}:{quote(value, SAFE, errors='surrogateescape')}" for key, value in pairs)
-        return "|".join(["best-of-n", *said])
-
-    @classmethod
-    def parse(cls, text: str) -> Signature:
-        """The signature that prints as `text`.
-
-        Raises:
-            InputError: It is none, or of another version's fields.
-        """
-        kind, *pairs = text.strip().split("|")
-        found = dict(pair.partition(":")[::2] for pair in pairs)
-        values = {key: unquote(value, errors="surrogateescape") for key, value in found.items()}
-        complete = found.keys() == {f.name for f in fields(cls)} and len(found) == len(pairs)
-        if kind != "best-of-n" or not complete or not all(found[n].isdecimal() for n in NUMBERS):
-            raise InputError(
-                "not a signature of `evalkit best-of-n`", where=text[:200], fix="paste it whole"
-            )
-        return cls(**{**values, **{n: int(found[n]) for n in NUMBERS}})  # type: ignore[arg-type]
 
 
 class Models(NamedTuple):

@@ -11,6 +11,7 @@ from evalkit.cli.shared import (
     Context,
     Session,
     refuse_overwriting,
+    refuse_reward_options,
     reward_model_options,
     tell_store,
     tie_rule,
@@ -19,17 +20,6 @@ from evalkit.errors import InputError
 
 if TYPE_CHECKING:
     from evalkit.comparison import Comparison, Options
-
-
-OF_REWARDS = (
-    "reward_model",
-    "family",
-    "parameters",
-    "dtype",
-    "max_length",
-    "overlong",
-    "benchmark",
-)
 
 
 @click.command()
@@ -191,10 +181,7 @@ def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> l
 def _of_verdicts(chosen: dict[str, Any], options: Options) -> list[Comparison]:
     from evalkit.preferences import compare_preferences
 
-    idle = [name for name in OF_REWARDS if chosen[name]]
-    if idle:
-        option = "--" + idle[0].replace("_", "-")
-        raise InputError(f"verdicts have no use for {option}", fix=f"leave {option} out")
+    refuse_reward_options(chosen)
     return compare_preferences(
         chosen["preferences"],
         checkpoints=chosen["models"],

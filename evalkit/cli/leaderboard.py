@@ -11,6 +11,7 @@ from evalkit.cli.shared import (
     Context,
     Session,
     refuse_overwriting,
+    refuse_reward_options,
     reward_model_options,
     tell_store,
     tie_rule,
@@ -145,8 +146,7 @@ def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> L
 def _of_verdicts(chosen: dict[str, Any], options: Options) -> Leaderboard:
     from evalkit.leaderboard import leaderboard_of_verdicts
 
-    if chosen["reward_model"]:
-        raise InputError("verdicts need no reward model", fix="leave --reward-model out")
+    refuse_reward_options(chosen)
     return leaderboard_of_verdicts(
         chosen["preferences"],
         checkpoints=chosen["models"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from evalkit.scoring import RunSettings, Scored
     from evalkit.store import Store
     from evalkit.workspace import Workspace
+
+
+OF_REWARDS = (
+    "reward_model", "family", "parameters", "dtype", "max_length", "overlong", "benchmark",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,14 @@ def refuse_overwriting(output: Path, inputs: Iterable[str]) -> None:
     """Refuse an output that is one of the inputs."""
     if output.exists() and any(output.resolve() == Path(name).resolve() for name in inputs):
         raise InputError(f"{output} is an input", fix="name another output")
+
+
+def refuse_reward_options(chosen: Mapping[str, Any]) -> None:
+    """Refuse what says how rewards are made where verdicts stand in their place."""
+    for name in OF_REWARDS:
+        if chosen[name]:
+            option = "--" + name.replace("_", "-").replace("parameters", "param")
+            raise InputError(f"verdicts have no use for {option}", fix=f"leave {option} out")
 
 
 def refuse_pairwise(spec: RewardModelSpec) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Literal, NamedTuple
-from urllib.parse import quote, unquote
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
 
 from evalkit.data import FloatArray
 from evalkit.errors import InputError
 from evalkit.pairing import Missing, TieRule
-from evalkit.signature import SAFE
+from evalkit.signature import Line
 from evalkit.statistics.bradley_terry import ELO_PER_UNIT
 
 Role = Literal["checkpoint", "reference"]
@@ -45,7 +44,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Line):
     """What a leaderboard was made of and how; printed as `leaderboard|key:value|…` on one line.
 
     Attributes:
@@ -66,6 +65,8 @@ class Signature:
         version: Of evalkit.
     """
 
+    KIND: ClassVar[str] = "leaderboard"
+
     players: tuple[str, ...]
     anchor: str
     judge: str
@@ -83,44 +84,6 @@ class Signature:
     ties: str
     ci: str
     version: str
-
-    def __str__(self) -> str:
-        safe = SAFE.replace(",", "")
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        said = {
-            key: ",".join(quote(v, safe, errors="surrogateescape") for v in value)
-            if isinstance(value, tuple)
-            else quote(str(value), SAFE, errors="surrogateescape")
-            for key, value in values.items()
-        }
-        return "|".join(["leaderboard", *(f"{key}:{value}" for key, value in said.items())])
-
-    @classmethod
-    def parse(cls, text: str) -> Signature:
-        """The signature that prints as `text`.
-
-        Raises:
-            InputError: It is none, or of another version's fields.
-        """
-        kind, *pairs = text.strip().split("|")
-        found = dict(pair.partition(":")[::2] for pair in pairs)
-        try:
-            values = {f.name: _parsed(found.pop(f.name), f.type) for f in fields(cls)}
-        except (KeyError, ValueError):
-            values = {}
-        if kind != "leaderboard" or not values or len(pairs) != len(values):
-            raise InputError(
-                "not a signature of `evalkit leaderboard`", where=text[:200], fix="paste it whole"
-            )
-        return cls(**values)  # type: ignore[arg-type]
-
-
-def _parsed(text: str, kind: object) -> object:
-    if kind == "int":
-        return int(text)
-    if kind == "str":
-        return unquote(text, errors="surrogateescape")
-    return tuple(unquote(part, errors="surrogateescape") for part in text.split(","))
 
 
 class Judge(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -41,7 +42,7 @@ class Batch(NamedTuple):
         return self.start + torch.tensor([row.marks[number] for row in self.rows])
 
 
-class TorchRewardModel:
+class TorchRewardModel(ABC):
     """What every loaded model shares: padding, the device, and what a lack of memory becomes.
 
     Args:
@@ -84,9 +85,9 @@ class TorchRewardModel:
             raise RewardModelMemoryError(str(error)) from None
         return np.asarray(found.double().cpu().numpy(), dtype=np.float64)
 
+    @abstractmethod
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B, 1 + A) the reward and the attributes of each row."""
-        raise NotImplementedError
 
     def check_company(self) -> None:
         """Refuse a model whose reward of one row depends on the rows beside it.
