@@ -9,7 +9,7 @@ from evalkit.comparison import Comparison
 from evalkit.data import digest
 from evalkit.errors import InputError
 from evalkit.report import document, tables
-from evalkit.text import did_you_mean
+from evalkit.report.layout import check_place
 from evalkit.workspace import slug, write_atomic
 
 
@@ -49,15 +49,7 @@ def check_output(path: Path) -> None:
     Raises:
         InputError: An unknown suffix, a folder that does not exist, or a folder in its place.
     """
-    if path.suffix not in WRITERS:
-        raise InputError(
-            f"cannot write {path}: unknown suffix {path.suffix!r}",
-            fix=f"use one of {', '.join(WRITERS)}. {did_you_mean(path.suffix, WRITERS)}".strip(),
-        )
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: no folder {path.parent}", fix="create the folder")
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder", fix="name a file")
+    check_place(path, WRITERS)
 
 
 def write(comparisons: Sequence[Comparison], path: Path) -> None:

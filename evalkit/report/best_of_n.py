@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import textwrap
@@ -12,13 +10,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit import report
 from evalkit.best_of_n import METRICS, BestOfN, Point
-from evalkit.errors import InputError
-from evalkit.report.tables import UNDEFINED, amount, escape, guard, rate
+from evalkit.report.layout import (
+    aligned,
+    check_place,
+    csv_lines,
+    escape,
+    markdown_signature,
+    markdown_table,
+)
+from evalkit.report.tables import UNDEFINED, amount, rate
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.statistics.intervals import Estimate
-from evalkit.text import count, did_you_mean, printable
+from evalkit.text import count, printable
 from evalkit.workspace import write_atomic
 
 if TYPE_CHECKING:
@@ -31,10 +35,8 @@ SCHEMA_VERSION = 1
 def to_text(found: BestOfN) -> str:
     """The table for a terminal, what it says, notices and signature below."""
     table = [_head(found), *(_row(found, point) for point in found.points)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [printable(_title(found))]
-    lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-              for row in table]  # fmt: skip
+    lines += aligned(table)
     lines += [printable(line) for line in summary(found)]
     lines += [f"note: {printable(notice)}" for notice in found.notices]
     lines.append(f"signature: {printable(str(found.signature))}")
@@ -44,27 +46,21 @@ def to_text(found: BestOfN) -> str:
 def to_markdown(found: BestOfN) -> bytes:
     """The same as Markdown, with every prompt left out; text is escaped."""
     table = [_head(found), *(_row(found, point) for point in found.points)]
-    rows = ["| " + " | ".join(escape(cell) for cell in row) + " |" for row in table]
-    rows.insert(1, "|" + " --- |" * len(table[0]))
-    lines = [escape(printable(_title(found))), "", *rows, ""]
+    lines = [escape(printable(_title(found))), "", *markdown_table(table), ""]
     lines += [f"- {escape(printable(line))}" for line in summary(found)]
     lines += [f"- note: {escape(printable(notice))}" for notice in found.notices]
     lines += [
         f"- left out: {escape(printable(f'{prompt_id}: {why}'))}"
         for prompt_id, why in found.left_out.items()
     ]
-    lines.append(f"- signature: `{printable(str(found.signature)).replace('`', '')}`")
+    lines.append(markdown_signature(found.signature))
     return ("\n".join(lines) + "\n").encode()
 
 
 def to_csv(found: BestOfN) -> bytes:
     """Every estimate on a line, numbers in full; text cells cannot act as formulas."""
     records = list(found.records())
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: guard(value) for key, value in record.items()} for record in records)
-    return buffer.getvalue().encode()
+    return csv_lines(records)
 
 
 def to_json(found: BestOfN) -> bytes:
@@ -177,12 +173,7 @@ def check_output(path: Path) -> None:
     Raises:
         InputError: An unknown suffix, a folder that does not exist, or a folder in its place.
     """
-    if path.suffix not in WRITERS:
-        raise InputError(
-            f"cannot write {path}: unknown suffix {path.suffix!r}",
-            fix=f"use one of {', '.join(WRITERS)}. {did_you_mean(path.suffix, WRITERS)}".strip(),
-        )
-    report.check_output(path)
+    check_place(path, WRITERS)
 
 
 def write(found: BestOfN, path: Path) -> None:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from evalkit.calibrate import Calibration, Group, Reliability
-from evalkit.errors import InputError
-from evalkit.report import check_output as check_place
 from evalkit.report.document import SCHEMA_VERSION
-from evalkit.report.tables import UNDEFINED, amount, escape, rate
+from evalkit.report.layout import aligned, check_place, escape, markdown_signature, markdown_table
+from evalkit.report.tables import UNDEFINED, amount, rate
 from evalkit.statistics.intervals import Estimate
-from evalkit.text import count, did_you_mean, printable
+from evalkit.text import count, printable
 from evalkit.workspace import write_atomic
 
 if TYPE_CHECKING:
@@ -131,9 +130,7 @@ def to_text(c: Calibration) -> str:
     """Both tables for a terminal, the verdict, notices and signature below."""
     lines = [printable(_title(c))]
     for table in (_groups(c), _measures(c)):
-        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        lines += ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip()
-                  for row in table]  # fmt: skip
+        lines += aligned(table)
         lines.append("")
     lines.append(verdict(c))
     lines += [f"note: {printable(note)}" for note in _notes(c)]
@@ -146,12 +143,10 @@ def to_markdown(c: Calibration) -> bytes:
     """The same as Markdown; text is escaped."""
     lines = [f"{escape(printable(_title(c)))}", "", verdict(c), ""]
     for table in (_groups(c), _measures(c)):
-        rows = ["| " + " | ".join(escape(cell.strip()) for cell in row) + " |" for row in table]
-        rows.insert(1, "|" + " --- |" * len(table[0]))
-        lines += [*rows, ""]
+        lines += [*markdown_table(table), ""]
     lines += [f"- note: {escape(printable(note))}" for note in _notes(c)]
     lines += [f"- left out: {escape(printable(line))}" for line in c.unscored]
-    lines.append(f"- signature: `{printable(c.signature).replace('`', '')}`")
+    lines.append(markdown_signature(c.signature))
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -273,12 +268,7 @@ def check_output(path: Path) -> None:
     Raises:
         InputError: An unknown suffix, a folder that does not exist, or a folder in its place.
     """
-    if path.suffix not in WRITERS:
-        raise InputError(
-            f"cannot write {path}: unknown suffix {path.suffix!r}",
-            fix=f"use one of {', '.join(WRITERS)}. {did_you_mean(path.suffix, WRITERS)}".strip(),
-        )
-    check_place(path)
+    check_place(path, WRITERS)
 
 
 def write(c: Calibration, path: Path) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from evalkit import report
 from evalkit.data import FloatArray
-from evalkit.errors import InputError
 from evalkit.leaderboard import Leaderboard, Player
-from evalkit.report.tables import UNDEFINED, escape, guard, percent
-from evalkit.text import did_you_mean, listing, printable
+from evalkit.report.layout import (
+    aligned,
+    check_place,
+    csv_lines,
+    escape,
+    markdown_signature,
+    markdown_table,
+)
+from evalkit.report.tables import UNDEFINED, percent
+from evalkit.text import listing, printable
 from evalkit.workspace import write_atomic
 
 SCHEMA_VERSION = 1
@@ -27,14 +31,12 @@ def to_text(board: Leaderboard) -> str:
     """The table for a terminal, with groups, fit, notices and signature below."""
     judge = board.judge
     body = [list(HEAD), *_rows(board)]
-    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
     lines = [
         f"{judge.kind} {printable(judge.name)} #{judge.fingerprint[:16]}; {board.n} prompts, "
         f"{board.games} games; outcomes: {OUTCOMES[board.options.soft]}; "
         f"{100 * board.options.level:g} % intervals and rank ranges"
     ]
-    lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-              for row in body]  # fmt: skip
+    lines += aligned(body)
     lines += [printable(line) for line in summary(board)]
     lines += [f"note: {printable(notice)}" for notice in board.notices]
     return "\n".join([*lines, f"signature: {printable(str(board.signature))}"]) + "\n"
@@ -43,16 +45,16 @@ def to_text(board: Leaderboard) -> str:
 def to_markdown(board: Leaderboard) -> bytes:
     """The same as Markdown, with the win rates of every two players; text is escaped."""
     names = [printable(player.name) for player in board.players]
-    lines = _markdown_table([list(HEAD), *_rows(board)])
+    lines = markdown_table([list(HEAD), *_rows(board)])
     lines += ["", *(f"- {escape(printable(line))}" for line in summary(board))]
     lines += [f"- note: {escape(printable(notice))}" for notice in board.notices]
-    lines += [f"- signature: `{printable(str(board.signature)).replace('`', '')}`"]
+    lines += [markdown_signature(board.signature)]
     lines += ["", "Win rate of the row against the column, %: observed (fitted).", ""]
     pairs = [
         [name, *(_cell(*rates) for rates in zip(*rows, strict=True))]
         for name, *rows in zip(names, board.observed.tolist(), board.fitted.tolist(), strict=True)
     ]
-    lines += _markdown_table([["", *names], *pairs])
+    lines += markdown_table([["", *names], *pairs])
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -104,11 +106,7 @@ def to_csv(board: Leaderboard) -> bytes:
         "signature": str(board.signature),
     }
     records = [{**_record(player), **shared} for player in board.players]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: guard(value) for key, value in record.items()} for record in records)
-    return buffer.getvalue().encode()
+    return csv_lines(records)
 
 
 WRITERS: dict[str, Callable[[Leaderboard], bytes]] = {
@@ -124,12 +122,7 @@ def check_output(path: Path) -> None:
     Raises:
         InputError: An unknown suffix, a folder that does not exist, or a folder in its place.
     """
-    if path.suffix not in WRITERS:
-        raise InputError(
-            f"cannot write {path}: unknown suffix {path.suffix!r}",
-            fix=f"use one of {', '.join(WRITERS)}. {did_you_mean(path.suffix, WRITERS)}".strip(),
-        )
-    report.check_output(path)
+    check_place(path, WRITERS)
 
 
 def write(board: Leaderboard, path: Path) -> None:
@@ -185,12 +178,6 @@ def _cell(observed: float, fitted: float) -> str:
     if np.isnan(observed):
         return "–"
     return f"{percent(observed)} ({percent(fitted)})"
-
-
-def _markdown_table(rows: list[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(escape(cell.strip()) for cell in row) + " |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(rows[0]))
-    return lines
 
 
 def _record(player: Player) -> dict[str, object]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Sequence
 
 from evalkit.comparison import Comparison, Group
 from evalkit.contrasts import Contrast, Macro, contrasts, macros
+from evalkit.report.layout import aligned, csv_lines, escape, markdown_signature, markdown_table
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.statistics.intervals import Estimate
 from evalkit.text import printable
 
 UNDEFINED = "n/a"
 FEW_DECIDING = 10
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 HEAD = ("checkpoint", "reference", "n", "win rate", "W/T/L", "win probability", "mean reward",
         "reference mean", "margin")  # fmt: skip
 
@@ -188,9 +185,7 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
     level = first.overall.estimates["win_rate"].level
     lines = [f"{_decided_by(model)}; {100 * level:g} % intervals"]
     body = rows(comparisons, subsets=len(comparisons) == 1)
-    widths = [max(len(row[i]) for row in [list(HEAD), *body]) for i in range(len(HEAD))]
-    lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-              for row in [list(HEAD), *body]]  # fmt: skip
+    lines += aligned([HEAD, *body])
     notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
     lines += [f"note: {printable(notice)}" for notice in notices]
     lines += [f"note: {printable(line)}" for c in comparisons for line in left_out(c)[-1:]]
@@ -204,8 +199,7 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
 def to_markdown(comparisons: Sequence[Comparison]) -> bytes:
     """The same table as Markdown; text is escaped."""
     table = [list(HEAD), *rows(comparisons, subsets=True)]
-    lines = ["| " + " | ".join(escape(cell.strip()) for cell in row) + " |" for row in table]
-    lines.insert(1, "|" + " --- |" * len(HEAD))
+    lines = markdown_table(table)
     notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
     lines += ["", *(f"- note: {escape(printable(notice))}" for notice in notices)]
     lines += [f"- difference: {escape(printable(x))}" for x in contrast_lines(comparisons)]
@@ -215,27 +209,10 @@ def to_markdown(comparisons: Sequence[Comparison]) -> bytes:
         for x in filter(None, map(said, comparisons))
     ]
     lines += [f"- left out: {escape(printable(x))}" for c in comparisons for x in left_out(c)]
-    lines += [f"- signature: `{printable(str(c.signature)).replace('`', '')}`" for c in comparisons]
+    lines += [markdown_signature(c.signature) for c in comparisons]
     return ("\n".join(lines) + "\n").encode()
 
 
 def to_csv(comparisons: Sequence[Comparison]) -> bytes:
     """Every estimate on a line, numbers in full; text cells cannot act as formulas."""
-    records = [record for c in comparisons for record in c.records()]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: guard(value) for key, value in record.items()} for record in records)
-    return buffer.getvalue().encode()
-
-
-def guard(value: object) -> object:
-    """A cell of CSV: numbers in full, and text that no spreadsheet takes for a formula."""
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return repr(value) if isinstance(value, float) else value
-
-
-def escape(text: str) -> str:
-    """Text that Markdown leaves as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", text)
+    return csv_lines([record for c in comparisons for record in c.records()])

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from evalkit.errors import InputError
+from evalkit.report.layout import aligned
 from evalkit.text import count
 from evalkit.validate import Cell
 
@@ -51,12 +52,7 @@ def _plain(value: object) -> object:
 def to_text(cells: Sequence[Cell]) -> str:
     """The table for a terminal, and how many of evalkit's cells are as they say."""
     table = [HEAD, *(_row(cell) for cell in cells)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
-    return "\n".join([*lines, _tally(cells)]) + "\n"
+    return "\n".join([*aligned(table), _tally(cells)]) + "\n"
 
 
 def _row(cell: Cell) -> tuple[str, ...]:

@@ -1,0 +1,73 @@
+"""What tables and outputs have in common: columns that align, cells that cannot act, places."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from evalkit.errors import InputError
+from evalkit.text import did_you_mean, printable
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines of a terminal, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells, the first of them the head, as lines of Markdown; text is escaped."""
+    lines = ["| " + " | ".join(escape(cell.strip()) for cell in row) + " |" for row in rows]
+    lines.insert(1, "|" + " --- |" * len(rows[0]))
+    return lines
+
+
+def markdown_signature(signature: object) -> str:
+    """A signature as an item of Markdown."""
+    return f"- signature: `{printable(str(signature)).replace('`', '')}`"
+
+
+def csv_lines(records: Sequence[Mapping[str, object]]) -> bytes:
+    """Records as CSV, numbers in full; text cells cannot act as formulas."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: guard(value) for key, value in record.items()} for record in records)
+    return buffer.getvalue().encode()
+
+
+def check_place(path: Path, suffixes: Collection[str]) -> None:
+    """Refuse an output before any work is done for it.
+
+    Raises:
+        InputError: An unknown suffix, a folder that does not exist, or a folder in its place.
+    """
+    if path.suffix not in suffixes:
+        raise InputError(
+            f"cannot write {path}: unknown suffix {path.suffix!r}",
+            fix=f"use one of {', '.join(suffixes)}. {did_you_mean(path.suffix, suffixes)}".strip(),
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: no folder {path.parent}", fix="create the folder")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder", fix="name a file")
+
+
+def guard(value: object) -> object:
+    """A cell of CSV: numbers in full, and text that no spreadsheet takes for a formula."""
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
+    return repr(value) if isinstance(value, float) else value
+
+
+def escape(text: str) -> str:
+    """Text that Markdown leaves as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", text)
