@@ -10,6 +10,9 @@ import click
 from evalkit.cli.shared import (
     Context,
     Session,
+    level_option,
+    missing_option,
+    output_options,
     refuse_overwriting,
     reward_model_options,
     tell_store,
@@ -46,30 +49,11 @@ OWN = {"family": None, "dtype": None, "max_length": None, "overlong": None, "par
     metavar="K,…",
     help="Completions to choose from, such as 1,2,4,8. [powers of 2 up to the fewest of a prompt]",
 )
-@click.option(
-    "--missing",
-    type=click.Choice(["error", "drop"]),
-    default="error",
-    show_default=True,
-    help="Prompts with too few completions, or one without a reward: refuse, or drop and count.",
+@missing_option(
+    "Prompts with too few completions, or one without a reward: refuse, or drop and count."
 )
-@click.option(
-    "--ci",
-    "level",
-    default=0.95,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Interval level.",
-)
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Write FILE as .json .csv .md or .svg; repeatable.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@level_option
+@output_options(".json .csv .md or .svg")
 @click.pass_obj
 def best_of_n(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> None:
     """What the best of k completions is worth, chosen by one reward model, scored by another.

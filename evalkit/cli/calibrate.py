@@ -10,6 +10,9 @@ import click
 from evalkit.cli.shared import (
     Context,
     Session,
+    level_option,
+    missing_option,
+    output_options,
     refuse_overwriting,
     reward_model_options,
     tell_store,
@@ -31,13 +34,7 @@ OF_THE_MODEL = ("reward_model", "family", "parameters", "dtype", "max_length", "
     "Lines, CSV, Parquet).",
 )
 @reward_model_options
-@click.option(
-    "--missing",
-    type=click.Choice(["error", "drop"]),
-    default="error",
-    show_default=True,
-    help="Pairs without a reward: refuse, or drop and count.",
-)
+@missing_option("Pairs without a reward: refuse, or drop and count.")
 @click.option("--folds", type=click.IntRange(min=2), default=2, show_default=True)
 @click.option(
     "--repeats",
@@ -53,24 +50,9 @@ OF_THE_MODEL = ("reward_model", "family", "parameters", "dtype", "max_length", "
     show_default=True,
     help="Of the confidence, for the calibration error and the figure.",
 )
-@click.option(
-    "--ci",
-    "level",
-    default=0.95,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Interval level.",
-)
+@level_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Write FILE as .json .md .svg or .png; repeatable.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the tables.")
+@output_options(".json .md .svg or .png")
 @click.pass_obj
 def calibrate(
     context: Context, /, pairs: str | None, outputs: tuple[Path, ...], **chosen: Any

@@ -10,11 +10,17 @@ import click
 from evalkit.cli.shared import (
     Context,
     Session,
+    level_option,
+    missing_option,
+    model_and_ref_options,
+    output_options,
     refuse_overwriting,
     refuse_reward_options,
     reward_model_options,
     tell_store,
     tie_rule,
+    ties_option,
+    verdict_options,
 )
 from evalkit.errors import InputError
 
@@ -23,55 +29,16 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "-m",
-    "--model",
-    "models",
-    multiple=True,
-    metavar="M",
-    help="Checkpoint: a name or a file of completions; repeatable.",
-)
-@click.option(
-    "-r",
-    "--ref",
-    "references",
-    multiple=True,
-    metavar="R",
-    help="Reference: a name or a file of completions; repeatable.",
-)
-@click.option("-b", "--benchmark", metavar="NAME", help="All of its prompts must be answered.")
-@click.option(
-    "--preferences",
-    metavar="FILE",
-    help="Verdicts of a judge instead of rewards: AlpacaEval's annotations.json, or a table with "
-    "model, preference and the prompt (JSON Lines, CSV, Parquet).",
-)
+@model_and_ref_options
+@verdict_options
 @click.option(
     "--human",
     metavar="FILE",
     help="Human verdicts on some of the prompts, as for --preferences, to correct the rest by.",
 )
-@click.option("--annotator", metavar="NAME", help="Whose verdicts, if FILE has several judges'.")
-@click.option(
-    "--coding",
-    type=click.Choice(["unit", "alpaca-eval"]),
-    help="Of preferences: 0 to 1, or 1 to 2 with 0 for a draw. [alpaca-eval if any is above 1]",
-)
 @reward_model_options
-@click.option(
-    "--missing",
-    type=click.Choice(["error", "drop"]),
-    default="error",
-    show_default=True,
-    help="Prompts that cannot be paired: refuse, or drop and count.",
-)
-@click.option(
-    "--ties",
-    default="half",
-    show_default=True,
-    metavar="RULE",
-    help="half, drop, or margin=EPS (|margin| ≤ EPS is a tie).",
-)
+@missing_option("Prompts that cannot be paired: refuse, or drop and count.")
+@ties_option
 @click.option(
     "--cluster-by",
     type=click.Choice(["prompt", "subset"]),
@@ -85,14 +52,7 @@ if TYPE_CHECKING:
     metavar="T",
     help="Of the win probability σ(margin / T). [1 for Bradley-Terry reward models, else none]",
 )
-@click.option(
-    "--ci",
-    "level",
-    default=0.95,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Interval level.",
-)
+@level_option
 @click.option(
     "--bootstrap",
     "resamples",
@@ -102,15 +62,7 @@ if TYPE_CHECKING:
     help="Resamples for BCa bootstrap intervals, at least 100; 0 for analytic ones.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Write FILE as .json .jsonl .csv .md .svg .png or .html; repeatable.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@output_options(".json .jsonl .csv .md .svg .png or .html")
 @click.option("--report/--no-report", default=True, help="Write reports/<run>/. [report]")
 @click.pass_obj
 def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> None:

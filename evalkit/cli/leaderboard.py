@@ -10,11 +10,17 @@ import click
 from evalkit.cli.shared import (
     Context,
     Session,
+    level_option,
+    missing_option,
+    model_and_ref_options,
+    output_options,
     refuse_overwriting,
     refuse_reward_options,
     reward_model_options,
     tell_store,
     tie_rule,
+    ties_option,
+    verdict_options,
 )
 from evalkit.errors import InputError
 
@@ -23,71 +29,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "-m",
-    "--model",
-    "models",
-    multiple=True,
-    metavar="M",
-    help="Checkpoint: a name or a file of completions; repeatable.",
-)
-@click.option(
-    "-r",
-    "--ref",
-    "references",
-    multiple=True,
-    metavar="R",
-    help="Reference: a name or a file of completions; repeatable.",
-)
-@click.option("-b", "--benchmark", metavar="NAME", help="All of its prompts must be answered.")
-@click.option(
-    "--preferences",
-    metavar="FILE",
-    help="Verdicts of a judge instead of rewards: AlpacaEval's annotations.json, or a table with "
-    "model, reference, preference and the prompt (JSON Lines, CSV, Parquet).",
-)
-@click.option("--annotator", metavar="NAME", help="Whose verdicts, if FILE has several judges'.")
-@click.option(
-    "--coding",
-    type=click.Choice(["unit", "alpaca-eval"]),
-    help="Of preferences: 0 to 1, or 1 to 2 with 0 for a draw. [alpaca-eval if any is above 1]",
-)
+@model_and_ref_options
+@verdict_options
 @click.option(
     "--soft", is_flag=True, help="Verdicts as the probabilities they are. [win, tie or loss]"
 )
 @reward_model_options
-@click.option(
-    "--missing",
-    type=click.Choice(["error", "drop"]),
-    default="error",
-    show_default=True,
-    help="Prompts that some player lacks: refuse, or let the others meet on them and count.",
-)
-@click.option(
-    "--ties",
-    default="half",
-    show_default=True,
-    metavar="RULE",
-    help="half, drop, or margin=EPS (|margin| ≤ EPS is a tie).",
-)
-@click.option(
-    "--ci",
-    "level",
-    default=0.95,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Level of intervals and rank ranges.",
-)
+@missing_option("Prompts that some player lacks: refuse, or let the others meet on them and count.")
+@ties_option
+@level_option
 @click.option("--anchor", metavar="NAME", help="The player at 0. [the strengths sum to 0]")
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Write FILE as .json .csv or .md; repeatable.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@output_options(".json .csv or .md")
 @click.pass_obj
 def leaderboard(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> None:
     """Put checkpoints and references on one scale: who beats whom, prompt by prompt.

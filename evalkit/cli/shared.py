@@ -34,6 +34,95 @@ class Context:
     download: bool
 
 
+def model_and_ref_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which checkpoints and references, by name or file, and whose prompts they must answer."""
+    named = "a name or a file of completions; repeatable."
+    options = [
+        click.option(
+            "-m", "--model", "models", multiple=True, metavar="M", help=f"Checkpoint: {named}"
+        ),
+        click.option(
+            "-r", "--ref", "references", multiple=True, metavar="R", help=f"Reference: {named}"
+        ),
+        click.option(
+            "-b", "--benchmark", metavar="NAME", help="All of its prompts must be answered."
+        ),
+    ]
+    return _with(options, command)
+
+
+def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A judge's verdicts in place of rewards."""
+    options = [
+        click.option(
+            "--preferences",
+            metavar="FILE",
+            help="Verdicts of a judge instead of rewards: AlpacaEval's annotations.json, or a "
+            "table with model, preference and the prompt (JSON Lines, CSV, Parquet).",
+        ),
+        click.option(
+            "--annotator", metavar="NAME", help="Whose verdicts, if FILE has several judges'."
+        ),
+        click.option(
+            "--coding",
+            type=click.Choice(["unit", "alpaca-eval"]),
+            help="Of preferences: 0 to 1, or 1 to 2 with 0 for a draw. [alpaca-eval if any is "
+            "above 1]",
+        ),
+    ]
+    return _with(options, command)
+
+
+def missing_option(what: str) -> Callable[..., Any]:
+    """What becomes of prompts (or pairs) that cannot be used."""
+    return click.option(
+        "--missing",
+        type=click.Choice(["error", "drop"]),
+        default="error",
+        show_default=True,
+        help=what,
+    )
+
+
+ties_option = click.option(
+    "--ties",
+    default="half",
+    show_default=True,
+    metavar="RULE",
+    help="half, drop, or margin=EPS (|margin| ≤ EPS is a tie).",
+)
+level_option = click.option(
+    "--ci",
+    "level",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Interval level.",
+)
+
+
+def output_options(suffixes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Files to write, and JSON in place of the table."""
+    options = [
+        click.option(
+            "-o",
+            "--output",
+            "outputs",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help=f"Write FILE as {suffixes}; repeatable.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table."),
+    ]
+    return lambda command: _with(options, command)
+
+
+def _with(options: Iterable[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(list(options)):
+        command = option(command)
+    return command
+
+
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say what a reward model is, beyond its files."""
     options = [
@@ -59,9 +148,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="error, truncate-left (keeps the answer's end) or truncate-right. [error]",
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with(options, command)
 
 
 def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,9 +166,7 @@ def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Padded tokens per batch. [2048 on a CPU, else 16384]",
         ),
     ]
-    for option in reversed(run):
-        command = option(command)
-    return name(settings_options(command))
+    return name(settings_options(_with(run, command)))
 
 
 class Session:
