@@ -20,7 +20,7 @@ from evalkit.scoring import (
     rewards_of,
     score,
 )
-from evalkit.sets import NamedSet, check_names, read_prompts, read_sets
+from evalkit.sets import benchmark_of, check_names, read_prompts, read_sets
 from evalkit.statistics.length import MIN_COMPARISONS
 from evalkit.store import Store
 from evalkit.workspace import Workspace
@@ -63,7 +63,7 @@ def compare(
             fix="leave --temperature out",
         )
     right = read_sets(references, "reference", workspace, options.benchmark)
-    options = _with_benchmark(options, right)
+    options = replace(options, benchmark=benchmark_of(options.benchmark, right))
     left = read_sets(checkpoints, "checkpoint", workspace, options.benchmark)
     check_names([*left, *right])
     expected = read_prompts(options.benchmark, workspace).values()
@@ -139,11 +139,3 @@ def _pools(
         ]
         for reference, met in zip(rewarded, answered, strict=True)
     ]
-
-
-def _with_benchmark(options: Options, references: Sequence[NamedSet]) -> Options:
-    """The options with the benchmark the references answer, where none is asked for."""
-    named = {found.source.benchmark for found in references}
-    if options.benchmark is None and len(named) == 1:
-        return replace(options, benchmark=named.pop())
-    return options

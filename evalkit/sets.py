@@ -97,6 +97,12 @@ def read_sets(
     return [read_set(spec, role, workspace, benchmark) for spec in specs]
 
 
+def benchmark_of(asked: str | None, references: Sequence[NamedSet]) -> str | None:
+    """The benchmark asked for, else the one that all references answer."""
+    named = {found.source.benchmark for found in references}
+    return named.pop() if asked is None and len(named) == 1 else asked
+
+
 def read_prompts(benchmark: str | None, workspace: Workspace) -> dict[str, Prompt]:
     """The prompts of a benchmark by id; empty if none is named."""
     if benchmark is None:

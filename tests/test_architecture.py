@@ -17,7 +17,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"report", "integrations"},
-    {"preferences", "contrasts", "track"},
+    {"preferences", "contrasts", "track", "plan"},
     {
         "compare",
         "best_of_n",

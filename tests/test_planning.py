@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from evalkit.statistics.paired import minimum_detectable_effect, prompts_needed
-from evalkit.statistics.planning import Components, Plan, Within, components, trade_off
+from evalkit.statistics.planning import (
+    Components,
+    Plan,
+    Within,
+    components,
+    trade_off,
+    variance_range,
+)
 
 fast = settings(max_examples=40, deadline=None)
 
@@ -225,3 +232,70 @@ def test_columns_without_spread_have_no_components():
 def test_what_is_no_pilot_is_refused(a, b, said):
     with pytest.raises(ValueError, match=said):
         components(a, b)
+
+
+# How far the pilot's variance may be off
+
+
+def outcomes_of(rng, kind, prompts):
+    """Two checkpoints of graded skill, of rare differences, or one at a win rate of ½."""
+    if kind == "graded":
+        chance = rng.beta(2, 2, prompts) * 0.8 + 0.1
+        other = np.clip(chance + rng.uniform(-0.1, 0.1, prompts), 0, 1)
+        return [(rng.random((prompts, 1)) < c[:, None]).astype(float) for c in (chance, other)]
+    if kind == "rare":
+        u = rng.random((prompts, 1))
+        return np.where(u < 0.1, 1.0, 0.5), np.where(u > 0.95, 1.0, 0.5)
+    return (rng.random((prompts, 1)) < 0.5).astype(float), np.full((prompts, 2), 0.5)
+
+
+@pytest.mark.parametrize("kind", ["graded", "rare"])
+@pytest.mark.parametrize("prompts", [20, 40, 160])
+def test_the_range_of_a_variance_holds_the_true_one(kind, prompts):
+    rng, trials = np.random.default_rng(5), 800
+    truth = components(*outcomes_of(rng, kind, 400_000)).variance((1, 1))
+    held = 0
+    for _ in range(trials):
+        low, high = variance_range(*outcomes_of(rng, kind, prompts), (1, 1))
+        held += low <= truth <= high
+    few = 0.9 if (kind, prompts) == ("rare", 20) else 0.93  # one rare difference, or none
+    assert held / trials > few - 3 * math.sqrt(0.0475 / trials)
+
+
+def test_at_a_win_rate_of_one_half_the_range_misses_by_little():
+    rng = np.random.default_rng(6)
+    for _ in range(200):
+        low, high = variance_range(*outcomes_of(rng, "even", 100), (1, 1))
+        assert low * (1 - 0.1) < 0.25 < high * (1 + 0.1)
+
+
+def test_the_range_of_normal_differences_is_that_of_the_chi_square():
+    d = np.random.default_rng(7).normal(size=(2_000, 1))
+    low, high = variance_range(d, np.zeros_like(d), (1, 1))
+    freedom, measured = 1_999, variance_of(d[:, 0])
+    ends = [freedom * measured / stats.chi2.ppf(p, freedom) for p in (0.975, 0.025)]
+    assert (low, high) == pytest.approx(ends, rel=0.02)
+
+
+@fast
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 2))
+def test_the_range_holds_the_variance_and_follows_order_and_scale(seed, k, references):
+    rng = np.random.default_rng(seed)
+    a, b = planted(rng, 12, references, (k, k))
+    planned = (4, 4) if k > 1 else (1, 1)
+    low, high = variance_range(a, b, planned, references)
+    assert 0 <= low <= components(a, b).variance(planned, references) <= high
+    rows = rng.permutation(12)
+    assert variance_range(b[rows], a[rows], planned, references) == pytest.approx((low, high))
+    doubled = variance_range(2 * a, 2 * b, planned, references)
+    assert doubled == pytest.approx((4 * low, 4 * high))
+    narrow = variance_range(a, b, planned, references, level=0.5)
+    assert low <= narrow[0] <= narrow[1] <= high
+
+
+def test_nothing_that_varies_has_a_range_of_nothing():
+    assert variance_range(np.ones((5, 2)), np.ones((5, 1)), (2, 1)) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="level"):
+        variance_range(np.ones((5, 2)), np.ones((5, 1)), (2, 1), level=1.0)
+    with pytest.raises(ValueError, match="does not tell"):
+        variance_range(np.ones((5, 2)), np.ones((5, 1)), (2, 2))

@@ -18,6 +18,7 @@ from evalkit.cli.calibrate import calibrate
 from evalkit.cli.compare import compare
 from evalkit.cli.gate import gate
 from evalkit.cli.leaderboard import leaderboard
+from evalkit.cli.plan import plan
 from evalkit.cli.refs import refs
 from evalkit.cli.reward_models import reward_models
 from evalkit.cli.score import score
@@ -56,8 +57,8 @@ def cli(ctx: click.Context, folder: str, allow_download: bool, no_progress: bool
 
 
 COMMANDS = (
-    accuracy, best_of_n, calibrate, compare, gate, leaderboard, refs, reward_models, score, track,
-    validate,
+    accuracy, best_of_n, calibrate, compare, gate, leaderboard, plan, refs, reward_models, score,
+    track, validate,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,9 @@ from evalkit.cli.shared import (
     refuse_overwriting,
 )
 from evalkit.errors import InputError
+
+if TYPE_CHECKING:
+    from evalkit.gate import Policy
 
 
 @click.command()
@@ -38,19 +42,13 @@ def gate(result: Path, policy: Path | None, outputs: tuple[Path, ...], **chosen:
     evalkit gate result.json --fail-under win_rate=0.5
     evalkit gate result.json --fail-on regression:vs=ckpt_800 --margin 0.03
     """
-    from evalkit.gate import judge, read_policy, read_result
+    from evalkit.gate import judge, read_result
     from evalkit.report import gate as report
-    from evalkit.workspace import CONFIG, Workspace
 
     for path in outputs:
         report.check_output(path)
         refuse_overwriting(path, [str(result), *([str(policy)] if policy else [])])
-    asked = demands({**chosen, "policy": policy})
-    if asked and policy:
-        raise InputError("a policy and rules of the command line", fix="leave one of them out")
-    if not asked:
-        asked = read_policy(policy or Workspace.find(Path.cwd()).root / CONFIG)
-        asked = replace(asked, inconclusive=chosen["inconclusive"] or asked.inconclusive)
+    asked = policy_of_gate({**chosen, "policy": policy})
     verdict = judge(read_result(result), asked)
     text = report.to_json(verdict).decode() if chosen["as_json"] else report.to_text(verdict)
     click.echo(text, nl=False)
@@ -58,3 +56,17 @@ def gate(result: Path, policy: Path | None, outputs: tuple[Path, ...], **chosen:
         report.write(verdict, path)
         click.echo(f"wrote {path}", err=True)
     return verdict.exit_code
+
+
+def policy_of_gate(chosen: Mapping[str, Any]) -> Policy:
+    """The rules of the command line, else those of `--policy` or of the workspace."""
+    from evalkit.gate import read_policy
+    from evalkit.workspace import CONFIG, Workspace
+
+    asked, path = demands(chosen), chosen["policy"]
+    if asked and path:
+        raise InputError("a policy and rules of the command line", fix="leave one of them out")
+    if asked:
+        return asked
+    found = read_policy(path or Workspace.find(Path.cwd()).root / CONFIG)
+    return replace(found, inconclusive=chosen.get("inconclusive") or found.inconclusive)

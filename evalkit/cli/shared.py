@@ -118,7 +118,7 @@ def output_options(suffixes: str) -> Callable[[Callable[..., Any]], Callable[...
     return lambda command: _with(options, command)
 
 
-def demand_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a result must show, said on the command line."""
     options = [
         click.option(
@@ -138,13 +138,18 @@ def demand_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.FloatRange(0, 1, min_open=True, max_open=True),
             help="The loss of win rate that would matter, as a fraction.",
         ),
-        click.option(
-            "--inconclusive",
-            type=click.Choice(["pass", "fail"]),
-            help="What too few prompts mean for the exit code. [fail, or as the policy says]",
-        ),
     ]
     return _with(options, command)
+
+
+def demand_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, and what it means for the exit code if too few prompts tell."""
+    inconclusive = click.option(
+        "--inconclusive",
+        type=click.Choice(["pass", "fail"]),
+        help="What too few prompts mean for the exit code. [fail, or as the policy says]",
+    )
+    return rule_options(inconclusive(command))
 
 
 def demands(chosen: Mapping[str, Any]) -> Policy | None:
@@ -153,9 +158,9 @@ def demands(chosen: Mapping[str, Any]) -> Policy | None:
 
     rules = [*map(_bound, chosen["fail_under"]), *_regressions(chosen)]
     if rules:
-        level = chosen.get("level", 0.95)
-        return Policy(tuple(rules), level=level, inconclusive=chosen["inconclusive"] or "fail")
-    if chosen["inconclusive"] and "policy" not in chosen:
+        level = chosen.get("level") or 0.95
+        return Policy(tuple(rules), level=level, inconclusive=chosen.get("inconclusive") or "fail")
+    if chosen.get("inconclusive") and "policy" not in chosen:
         raise InputError("--inconclusive without a rule", fix="add --fail-under or --fail-on")
     return None
 
@@ -226,10 +231,15 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which reward model scores, and how."""
+    return known_rewards_options(_run_options(command))
+
+
+def known_rewards_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say whose rewards are meant, where none are computed."""
     name = click.option(
         "--reward-model", "--rm", metavar="RM", help="Name, folder, or org/name[@revision]."
     )
-    return name(settings_options(_run_options(command)))
+    return name(settings_options(command))
 
 
 def reward_models_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from evalkit.gate.policy import PREVIOUS, RATES, Policy, Rule
@@ -47,6 +47,8 @@ class Judged:
             `evalkit.statistics.gates`).
         limit: The bound, or minus the margin.
         n: Prompts behind the value.
+        left_out: Prompts that could not be paired or scored, on both sides of a margin.
+        deciding: For a margin, prompts on which the two differ; else None.
         n_needed: If inconclusive, prompts on which a new run would decide with a chance of 80 %
             were the present value true; None if none can be told.
         reason: Why, on one line.
@@ -63,6 +65,8 @@ class Judged:
     high: float | None
     limit: float
     n: int
+    left_out: int
+    deciding: int | None
     n_needed: int | None
     reason: str
 
@@ -213,7 +217,8 @@ def _regression(
     needed = None
     if decision.state == "inconclusive":
         needed = _prompts_for_difference(q.rule, found, level, shared)
-    return _answer(q, decision, found.interval, low, high, needed=needed, left_out=left_out)
+    judged = _answer(q, decision, found.interval, low, high, needed=needed, left_out=left_out)
+    return replace(judged, deciding=found.deciding)
 
 
 def _difference_ends(found: Difference, level: float) -> tuple[float | None, float | None]:
@@ -281,6 +286,8 @@ def _answer(
         high=high,
         limit=q.limit,
         n=n,
+        left_out=left_out,
+        deciding=None,
         n_needed=needed,
         reason=why,
     )

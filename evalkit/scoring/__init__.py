@@ -34,6 +34,7 @@ from evalkit.store import Pack, Store, StoredReward
 from evalkit.text import count
 
 SENTINELS = 8
+UNKNOWN = "no reward of it is known"
 
 Load = Callable[..., RewardModel]
 
@@ -126,6 +127,18 @@ def score(
             done = [*rewards, *failed]
             progress.advance(len(done), sum(len(todo[key].ids) for key in done))
     return Scored({**known, **fresh}, problems, len(fresh))
+
+
+def known_rewards(
+    fingerprint: str, items: Iterable[Item], store: Store, *, packs: Sequence[Pack] = ()
+) -> Scored:
+    """What store and packs know of some items under a reward model, which is not loaded.
+
+    Items that nobody scored yet, or that could not be, have a problem that says so.
+    """
+    keys = {item_key(item) for item in items}
+    rewards = store.lookup(fingerprint, keys, packs)
+    return Scored(rewards, dict.fromkeys(keys - rewards.keys(), UNKNOWN), 0)
 
 
 def _check_attributes(spec: RewardModelSpec, rows: Iterable[StoredReward]) -> None:

@@ -1,0 +1,184 @@
+"""`evalkit plan`: what a run needs, before it is paid for; or what would settle one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from evalkit.cli.gate import policy_of_gate
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    default_reference,
+    known_rewards_options,
+    missing_option,
+    model_and_ref_options,
+    output_options,
+    refuse_overwriting,
+    rule_options,
+    tie_rule,
+    ties_option,
+)
+from evalkit.errors import InputError
+
+AFTER = ("policy", "fail_under", "fail_on", "margin")
+BEFORE = (
+    "models", "references", "benchmark", "reward_model", "family", "parameters", "dtype",
+    "max_length", "overlong", "detect", "completions", "planned_references", "metric", "power",
+    "level", "missing", "ties", "temperature",
+)  # fmt: skip
+LEVEL, POWER = 0.95, 0.8
+
+
+@click.command()
+@model_and_ref_options
+@known_rewards_options
+@click.option("--detect", type=float, metavar="D", help="The difference to find, as a fraction.")
+@click.option(
+    "--completions", metavar="K,…", help="To plan with, such as 1,2,4. [as the pilot tells]"
+)
+@click.option(
+    "--references",
+    "planned_references",
+    metavar="R,…",
+    help="How many to plan with, such as 1,2,4. [as the pilot tells]",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(["win_rate", "win_probability"]),
+    default="win_rate",
+    show_default=True,
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, min_open=True),
+    metavar="T",
+    help="Of the win probability, as for compare.",
+)
+@missing_option("Prompts without a completion or a known reward: refuse, or drop and count.")
+@ties_option
+@click.option("--power", type=float, help="Chance to find the difference. [0.8]")
+@click.option("--ci", "level", type=float, help="1 − error of the two-sided test. [0.95]")
+@click.option(
+    "--after",
+    type=click.Path(path_type=Path),
+    metavar="RESULT",
+    help="A JSON file of `evalkit compare -o`: why its rules are undecided, and what would settle "
+    "them.",
+)
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --after: a TOML file with [gate]. [evalkit.toml of the workspace]",
+)
+@rule_options
+@output_options(".json .md .html .svg or .png (after a run .json or .md)")
+@click.pass_context
+def plan(ctx: click.Context, /, **chosen: Any) -> None:
+    """How many prompts, completions and references find a difference, from known rewards.
+
+    One checkpoint is told from 50 %, two from each other. Nothing is scored.
+
+    \b
+    evalkit plan --model ckpt_800 --ref gpt4_refs --detect 0.05
+    evalkit plan -m ckpt_800 -m ckpt_1200 -r gpt4_refs --detect 0.02 -o plan.html
+    evalkit plan --after result.json --fail-under win_rate=0.5
+    """
+    after = chosen["after"] is not None
+    given = {
+        name for name in chosen if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+    }
+    _refuse_other_half(given, after=after)
+    (_after if after else _before)(ctx.obj, chosen)
+
+
+def _refuse_other_half(given: set[str], *, after: bool) -> None:
+    strange = sorted(given.intersection(BEFORE if after else AFTER))
+    if strange:
+        raise InputError(
+            f"{'with' if after else 'without'} --after there is no use for {_option(strange[0])}",
+            fix="leave it out" if after else "leave it out, or name a result: --after RESULT",
+        )
+
+
+def _option(name: str) -> str:
+    names = {
+        "models": "model", "references": "ref", "planned_references": "references",
+        "parameters": "param", "level": "ci",
+    }  # fmt: skip
+    return "--" + names.get(name, name).replace("_", "-")
+
+
+def _before(context: Context, chosen: dict[str, Any]) -> None:
+    from evalkit.plan import Options
+    from evalkit.plan import plan as run
+    from evalkit.report import plan as report
+
+    for path in chosen["outputs"]:
+        report.check_output(path)
+        refuse_overwriting(path, (*chosen["models"], *chosen["references"]))
+    if not chosen["models"] or chosen["detect"] is None:
+        raise InputError(
+            "no checkpoint, or no difference to find, is named",
+            fix="evalkit plan --model NAME --detect 0.02, or --after RESULT",
+        )
+    options = Options(
+        detect=chosen["detect"],
+        completions=_numbers(chosen, "completions"),
+        references=_numbers(chosen, "planned_references"),
+        ties=tie_rule(chosen["ties"]),
+        level=LEVEL if chosen["level"] is None else chosen["level"],
+        power=POWER if chosen["power"] is None else chosen["power"],
+        **{name: chosen[name] for name in ("metric", "benchmark", "missing", "temperature")},
+    )
+    session = Session(context, chosen)
+    references = chosen["references"] or (default_reference(session),)
+    with session.open_store() as store:
+        found = run(
+            chosen["models"],
+            references,
+            session.reward_model(store),
+            session.workspace,
+            store,
+            options=options,
+        )
+    text = report.to_json(found).decode() if chosen["as_json"] else report.to_text(found)
+    click.echo(text, nl=False)
+    for path in chosen["outputs"]:
+        report.write(found, path)
+        click.echo(f"wrote {path}", err=True)
+
+
+def _after(context: Context, chosen: dict[str, Any]) -> None:
+    from evalkit.gate import read_result
+    from evalkit.plan import settle
+    from evalkit.report.plan import after as report
+
+    result, policy = chosen["after"], chosen["policy"]
+    for path in chosen["outputs"]:
+        report.check_output(path)
+        refuse_overwriting(path, [str(result), *([str(policy)] if policy else [])])
+    asked = policy_of_gate(chosen)
+    session = Session(context, chosen)
+    with session.open_store() as store:
+        found = settle(read_result(result), asked, session.workspace, store)
+    text = report.to_json(found).decode() if chosen["as_json"] else report.to_text(found)
+    click.echo(text, nl=False)
+    for path in chosen["outputs"]:
+        report.write(found, path)
+        click.echo(f"wrote {path}", err=True)
+
+
+def _numbers(chosen: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    text = chosen[name]
+    try:
+        return () if text is None else tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"{_option(name)} {text!r} is no list of numbers", fix="such as 1,2,4"
+        ) from None
