@@ -17,6 +17,7 @@ from scipy.special import stdtr
 
 from evalkit.comparison import Comparison, Units, units_of
 from evalkit.data import FloatArray
+from evalkit.statistics.deciding import DecidedDifference, decided_difference
 from evalkit.statistics.intervals import Estimate, mean
 from evalkit.statistics.length_diagnostics import reward_length_correlation
 from evalkit.statistics.multiplicity import Band, holm_where_defined, max_t_bands
@@ -34,6 +35,12 @@ from evalkit.statistics.within_prompt import ENOUGH_REFERENCES, pool_percentile,
 RESAMPLES = 4_999
 TWO_POINTS = 0.02
 POWER = 0.8
+# Metric -> its column; a margin to the same reference differs by what the reward does.
+METRICS = {
+    "win_rate": "outcome",
+    "win_probability": "probability",
+    "mean_reward": "checkpoint_reward",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,31 @@ def contrasts(comparisons: Sequence[Comparison]) -> list[Contrast]:
     for reference, group in _grouped(comparisons, lambda c: c.reference.name):
         if len(group) > 1:
             found += _under_one_reference(reference, group)
+    return found
+
+
+def metric_differences(
+    later: Comparison, early: Comparison
+) -> dict[str, dict[str, DecidedDifference]]:
+    """Subset ("" for all prompts) -> metric -> later − early, both against one reference.
+
+    A metric is absent where no prompt has it on both sides, the win rate of all prompts because
+    it is the `Contrast`'s own.
+    """
+    found: dict[str, dict[str, DecidedDifference]] = {}
+    subsets = dict(zip(later.table.prompt_id.tolist(), later.table.subset.tolist(), strict=True))
+    level = later.overall.estimates["win_rate"].level
+    for metric, column in METRICS.items():
+        ids, (ours, theirs) = _common([later, early], column)
+        named = np.array([subsets[i] for i in ids], dtype=object)
+        clusters = _units(ids, later).clusters
+        for subset in ["", *sorted(set(named) - {""})]:
+            rows = np.flatnonzero(named == subset) if subset else np.arange(len(ids))
+            if not len(rows) or (metric, subset) == ("win_rate", ""):
+                continue
+            found.setdefault(subset, {})[metric] = decided_difference(
+                ours[rows], theirs[rows], level=level, clusters=clusters[rows]
+            )
     return found
 
 

@@ -97,6 +97,8 @@ def test_published_rewards_of_several_models_stand_side_by_side(run):
         (("starter", "--data", PAIRS, "--rm", "demo-rm", "-o", PAIRS), "cannot write", 2),
         (("starter", "--data", PAIRS, "--rm", "demo-rm", "--export", "hubb=x"), "mean: hub", 2),
         (("starter", "--data", PAIRS, "--rm", "demo-rm", "--export", "hub"), "is no KIND=FILE", 2),
+        # no reward model is loaded, nor looked for, for an export that cannot be
+        (("starter", "--data", PAIRS, "--rm", "no-such", "--export", "hub=x"), "are on no Hub", 2),
         (("llmbar", "--rm", "demo-rm", "--data", "benchmarks"), "holds no file of LLMBar", 2),
         (("starter", "--data", PAIRS, "--rm", "demo-rm", "--rm", "demo-rm"), "two reward", 2),
     ],

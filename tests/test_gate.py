@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree as ET
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import expit
 
 from evalkit.comparison import Options, comparison_of
 from evalkit.data import CompletionSet, Message, Prompt, Rewards
@@ -354,6 +357,57 @@ def test_few_deciding_prompts_do_not_fail_and_pass_only_by_their_share():
     assert (judged.state, judged.n_needed) == ("inconclusive", None)
 
 
+def with_metrics(found, metrics, *, subsets=()):
+    """A result of two checkpoints whose difference is known by subset and metric."""
+    found["differences"][0]["metrics"] = {
+        subset: {metric: {"prompts": e["n"], "deciding": deciding, "estimate": e}}
+        for (subset, metric), (e, deciding) in metrics.items()
+    }
+    for row in found["comparisons"]:
+        row["subsets"] = {name: {"n": 20} for name in subsets}
+    return found
+
+
+def test_a_margin_may_be_of_another_metric_or_a_subset():
+    metrics = {
+        ("", "mean_reward"): (estimate(-2.0, 0.5), 400),
+        ("coding", "win_rate"): (estimate(0.05, 0.06, n=120), 60),
+    }
+    found = with_metrics(two(estimate(0.0, 0.02)), metrics, subsets=["coding"])
+    for metric in ("mean_reward", "margin"):  # the same against one reference
+        for margin, state in ((3.0, "pass"), (2.2, "inconclusive"), (1.0, "fail")):
+            judged = only(found, Rule(metric, margin=margin, against="old"))
+            assert (judged.state, judged.value, judged.limit) == (state, -2.0, -margin)
+    judged = only(found, Rule("win_rate", margin=0.03, against="old", subset="coding"))
+    assert (judged.state, judged.n) == ("pass", 120)
+    assert judged.name == "win_rate of new − old against ref on coding > -0.03"
+    back = only(found, Rule("win_rate", margin=0.03, against="new", subset="coding"))
+    assert (back.checkpoint, back.value) == ("old", -0.05)
+    assert only(found, NO_LOSS).value == 0.0  # of all prompts, as ever
+
+
+def test_a_difference_that_the_result_lacks_fails():
+    older = two(estimate(0.0, 0.02))  # as saved before other metrics were
+    older["comparisons"][0]["subsets"] = older["comparisons"][1]["subsets"] = {"coding": {"n": 9}}
+    for rule, said in (
+        (Rule("mean_reward", margin=1.0, against="old"), "difference of the two in mean_reward"),
+        (Rule("win_rate", margin=0.1, against="old", subset="coding"), "no paired difference"),
+        (Rule("win_rate", margin=0.1, against="old", subset="codng"), "did you mean: coding?"),
+    ):
+        judged = only(older, rule)
+        assert judged.state == "fail"
+        assert said in judged.reason
+
+
+def test_few_deciding_rewards_tell_nothing():
+    """A share of prompts bounds a difference of rates, and none of rewards."""
+    few = (estimate(0.0, 0.001), 9)
+    for metric, state in (("win_probability", "pass"), ("mean_reward", "inconclusive")):
+        found = with_metrics(two(estimate(0.0, 0.02)), {("", metric): few})
+        judged = only(found, Rule(metric, margin=0.1, against="old"))
+        assert (judged.state, judged.n_needed) == (state, None)
+
+
 # A result that is none
 
 
@@ -470,8 +524,10 @@ def test_a_policy_is_read_from_evalkit_toml_or_a_file_of_its_own(tmp_path):
         ('metric = "win_rate"\nmargin = 3\nagainst = "a"', "a fraction"),
         ('metric = "win_rate"\nmargin = nan\nagainst = "a"', "margin nan"),
         ('metric = "win_rate"\nmargin = 0.03', "against a checkpoint"),
-        ('metric = "margin"\nmargin = 0.03\nagainst = "a"', "win rates over all prompts"),
-        ('metric = "win_rate"\nmargin = 0.03\nagainst = "a"\nsubset = "s"', "over all prompts"),
+        ('metric = "margin"\nmargin = 0\nagainst = "a"', "a number in reward units above 0"),
+        ('metric = "mean_reward"\nmargin = inf\nagainst = "a"', "margin inf"),
+        ('metric = "win_probability"\nmargin = 1.5\nagainst = "a"', "a fraction above 0"),
+        ('metric = "mean_over_subsets"\nmargin = 0.1\nagainst = "a"', "not held against each"),
         (HALF + 'against = "a"', "has no against"),
         (HALF + "strict = true", "no strict"),
         ('metric = "win_rate"\nbound = 50', "a fraction"),
@@ -612,6 +668,51 @@ def test_names_of_the_result_do_not_act():
     )
 
 
+ANNOTATION = re.compile(
+    r"::(error|notice) title=evalkit gate::(FAIL|INCONCLUSIVE|\d+ more) [^\r\n]*"
+)
+
+
+def unescaped(line):
+    """What GitHub makes of the text of an annotation."""
+    text = line.split("::", 2)[2]
+    return text.replace("%0A", "\n").replace("%0D", "\r").replace("%25", "%")
+
+
+def test_annotations_hold_hostile_names_as_text():
+    name = HOSTILE + "%0A::error::inside\r\n##[add-mask]"
+    row = compared(name, estimate(0.44), reference=name)
+    verdict = verdict_of(result(row), ABOVE_HALF, Rule("win_rate", bound=0.45))
+    lines = gate.github_annotations(verdict)
+    assert [line[:8] for line in lines] == ["::error ", "::error "]
+    for line in lines:
+        assert ANNOTATION.fullmatch(line)
+        assert "\n" not in unescaped(line)
+        assert "%0A::error::inside" in unescaped(line)  # as it stands in the name
+        assert not set(line) & set("\x1b\u202e\ud800")
+
+
+@pytest.mark.parametrize(("n", "lines"), [(1, 1), (10, 10), (11, 10), (300, 10)])
+def test_there_are_at_most_ten_annotations_and_the_rest_is_counted(n, lines):
+    rules = [Rule("win_rate", bound=0.9, checkpoint=f"c{i}") for i in range(n)]
+    found = gate.github_annotations(verdict_of(one(estimate(0.44)), *rules))
+    assert len(found) == lines
+    assert (f"::{n - 9} more rules did not pass; gate failed" in found[-1]) == (n > 10)
+
+
+def test_what_does_not_fail_the_command_is_a_notice_and_what_passed_is_none():
+    rules = ABOVE_HALF, Rule("win_rate", bound=0.6), Rule("win_rate", bound=0.3)
+    for inconclusive, kinds in (
+        ("fail", ["::error", "::error"]),
+        ("pass", ["::error", "::notice"]),
+    ):
+        lines = gate.github_annotations(
+            verdict_of(one(estimate(0.52)), *rules, inconclusive=inconclusive)
+        )
+        assert [line.split()[0] for line in lines] == kinds
+    assert gate.github_annotations(verdict_of(one(estimate(0.6)), ABOVE_HALF)) == []
+
+
 @pytest.mark.parametrize("name", ["a", "ü" * 5_000])
 def test_a_step_summary_stays_below_its_limit_and_counts_the_rest(name):
     rules = [Rule("win_rate", bound=0.5, subset=f"{name}{i}") for i in range(3_000)]
@@ -628,7 +729,10 @@ def test_a_step_summary_stays_below_its_limit_and_counts_the_rest(name):
 
 
 def side(name, rewards):
-    prompts = tuple(Prompt(f"p{i:03}", (Message("user", f"q{i}"),)) for i in range(len(rewards)))
+    prompts = tuple(
+        Prompt(f"p{i:03}", (Message("user", f"q{i}"),), ("a", "b", "b")[i % 3])
+        for i in range(len(rewards))
+    )
     n = len(prompts)
     return CompletionSet(name, prompts, tuple(("x",) for _ in prompts)), Rewards(
         np.array([p.prompt_id for p in prompts], dtype=object), np.zeros(n, np.int64),
@@ -663,6 +767,33 @@ def test_a_saved_comparison_is_judged(tmp_path):
     assert judged[1].value == pytest.approx(d.mean())
     assert judged[1].low == pytest.approx(expected.low)
     assert [j.n for j in judged] == [300, 300]
+
+
+def test_every_metric_and_subset_of_a_saved_difference_is_that_of_the_paired_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    skill = rng.normal(size=300)
+    old, new = skill + rng.normal(size=300), skill + rng.normal(size=300)
+    subset = np.arange(300) % 3 != 0
+    new[subset] -= 1.0
+    path = saved_comparison(tmp_path, {"old": old, "new": new})
+    columns = {
+        "win_rate": [(x > 0).astype(float) for x in (new, old)],
+        "win_probability": [expit(x) for x in (new, old)],  # the reference's rewards are 0
+        "mean_reward": [new, old],
+        "margin": [new, old],
+    }
+    for (metric, (a, b)), name in itertools.product(columns.items(), ("", "a", "b")):
+        rows = {"": slice(None), "a": ~subset, "b": subset}[name]
+        rule = Rule(metric, margin=0.2, against="old", subset=name)
+        judged = only(read_result(path), rule)
+        oracle = stats.ttest_rel(a[rows], b[rows])
+        low, high = oracle.confidence_interval()
+        assert judged.value == pytest.approx(np.mean(a[rows] - b[rows]))
+        assert (judged.low, judged.high) == pytest.approx((low, high), rel=1e-6)
+        assert judged.n == {"": 300, "a": 100, "b": 200}[name]
+        assert judged.state == regression_state(low, high, 0.2).state
+    in_b = Rule("mean_reward", margin=0.5, against="old", subset="b")
+    assert only(read_result(path), in_b).state == "fail"
 
 
 @pytest.mark.parametrize("prompts", [200, 805])

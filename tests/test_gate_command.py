@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.workspace_copy import copy_workspace, evalkit
+from tests.workspace_copy import QUIET, copy_workspace, evalkit
 
 PASSES = ("--fail-under", "win_rate=0.3")
 FAILS = ("--fail-under", "win_rate=0.9")
@@ -53,6 +53,55 @@ def test_compare_judges_as_gate_does(workspace, rule, as_json):
         assert json.loads(done.stdout)["exit_code"] == CODES[rule]
 
 
+def test_every_json_of_a_comparison_says_the_exit_code(workspace):
+    command = ("--no-progress", "compare", "-m", "ckpt_1200", "-r", "gpt4_refs", "-o", "x.json")
+    for rule, code in CODES.items():
+        written = []
+        for _ in range(2):
+            assert evalkit(workspace, *command, *rule).returncode == code
+            (kept,) = (workspace / "reports").glob("*/results.json")
+            written += [kept.read_bytes(), (workspace / "x.json").read_bytes()]
+        assert len(set(written)) == 1
+        assert json.loads(written[0])["exit_code"] == code
+
+
+@pytest.mark.parametrize(
+    ("in_actions", "flag", "shown"),
+    [("true", (), True), ("", (), False), ("true", ("--no-github",), False),
+     ("", ("--github",), True)],
+)  # fmt: skip
+def test_a_verdict_is_shown_in_actions(workspace, monkeypatch, tmp_path, in_actions, flag, shown):
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setitem(QUIET, "GITHUB_ACTIONS", in_actions)
+    monkeypatch.setitem(QUIET, "GITHUB_STEP_SUMMARY", str(summary))
+    compare = ("--no-progress", "compare", "-m", "ckpt_1200", "-r", "gpt4_refs", "--no-report")
+    for command in (("gate", "r.json"), compare):
+        done = evalkit(workspace, *command, *FAILS, *flag)
+        assert done.returncode == 3
+        annotated = [line for line in done.stderr.splitlines() if line.startswith("::")]
+        assert len(annotated) == shown
+        assert "::error" not in done.stdout
+    text = summary.read_text("utf-8")
+    assert text.startswith("before\n")
+    assert text.count("**gate failed") == 2 * shown
+
+
+def test_a_summary_that_is_full_or_cannot_be_written_moves_no_exit_code(
+    workspace, monkeypatch, tmp_path
+):
+    summary = tmp_path / "summary.md"
+    for full in (950_000, 899_900):
+        summary.write_bytes(b"x" * full)
+        monkeypatch.setitem(QUIET, "GITHUB_STEP_SUMMARY", str(summary))
+        assert evalkit(workspace, "gate", "r.json", *FAILS, "--github").returncode == 3
+        assert summary.stat().st_size <= max(full, 900_000)
+    monkeypatch.setitem(QUIET, "GITHUB_STEP_SUMMARY", str(tmp_path))
+    done = evalkit(workspace, "gate", "r.json", *FAILS, "--github")
+    assert done.returncode == 3
+    assert "no step summary is written" in done.stderr
+
+
 def test_inconclusive_may_pass(workspace):
     assert evalkit(workspace, "gate", "r.json", *UNSURE, "--inconclusive", "pass").returncode == 0
     assert evalkit(workspace, "gate", "r.json", *FAILS, "--inconclusive", "pass").returncode == 3
@@ -60,6 +109,15 @@ def test_inconclusive_may_pass(workspace):
     judged = ("gate", "r.json", "--policy", "u.toml")
     assert evalkit(workspace, *judged).returncode == 4
     assert evalkit(workspace, *judged, "--inconclusive", "pass").returncode == 0
+
+
+def test_a_margin_of_rewards_on_the_command_line(workspace):
+    compared = ("compare", "-m", "ckpt_400", "-m", "ckpt_1200", "--no-report", "-o", "two.json")
+    rule = ("--fail-on", "regression:metric=mean_reward:vs=ckpt_400", "--margin", "2.5")
+    done = evalkit(workspace, "--no-progress", *compared, *rule)
+    assert "mean_reward of ckpt_1200 − ckpt_400 against gpt4_refs > -2.5" in done.stderr
+    judged = evalkit(workspace, "gate", "two.json", *rule, "--json")
+    assert judged.returncode == done.returncode == 0
 
 
 def test_a_policy_is_read_from_the_workspace_or_a_file(workspace):
@@ -84,6 +142,8 @@ def test_a_policy_is_read_from_the_workspace_or_a_file(workspace):
         (("r.json", "--fail-under", "win_rate"), "is no METRIC=BOUND"),
         (("r.json", "--fail-on", "regression:vs=a"), "is not declared"),
         (("r.json", "--fail-on", "worse"), "regression:vs=NAME"),
+        (("r.json", "--fail-on", "regression:metric=:vs=a", "--margin", "1"), "unknown metric ''"),
+        (("r.json", "--fail-on", "regression:vs=a", "--margin", "1"), "a fraction above 0"),
         (("r.json", "--margin", "0.03", *PASSES), "--margin without --fail-on"),
         (("r.json", *PASSES, "-o", "r.json"), "is an input"),
         (("r.json", *PASSES, "-o", "g.html"), "unknown suffix"),

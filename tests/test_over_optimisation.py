@@ -15,7 +15,6 @@ from scipy import stats
 
 from evalkit.statistics.over_optimisation import (
     correlation_drift,
-    duplicate_rate,
     length_drift,
     over_optimisation,
 )
@@ -255,12 +254,6 @@ def test_a_column_that_does_not_vary_has_no_correlation():
     assert found[2] is not None
     y[:, 0] = 7.0
     assert correlation_drift(x, y, some_keys(20), PLAN) == (None, None, None)
-
-
-def test_duplicates_are_repeats_of_an_earlier_completion():
-    assert duplicate_rate(["a", "b", "a", "a"]) == 0.5
-    assert duplicate_rate(["a"]) == 0
-    assert duplicate_rate([]) is None
 
 
 # Operating characteristics

@@ -52,6 +52,15 @@ def test_a_run_is_settled_by_the_rules_of_the_gate(workspace):
     )
 
 
+def test_a_tracked_run_is_settled_too(workspace):
+    run = ("track", "-m", "ckpt_800", "-m", "ckpt_1200", "--window", "1", "-o", "run.json")
+    assert evalkit(workspace, "--no-progress", *run).returncode == 0
+    done = evalkit(workspace, "plan", "--after", "run.json", "--fail-under", "win_rate=0.62")
+    assert done.returncode == 0, done.stderr
+    assert "about" in done.stdout
+    assert "ckpt_1200" in done.stdout
+
+
 REFUSED = [
     (("-m", "ckpt_400", "--detect", "0.02"), 6, "evalkit compare --model ckpt_400 --ref gpt4_refs"),
     (("-m", "ckpt_80", "--detect", "0.02"), 2, "did you mean: ckpt_800?"),

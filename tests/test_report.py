@@ -158,6 +158,18 @@ def test_nothing_of_a_name_acts_on_a_terminal():
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
 
 
+@pytest.mark.parametrize(
+    "name", ["::error::all is well", "  ::add-mask::x", "##vso[task.x]y", "##[group]"]
+)
+def test_no_name_is_a_command_of_a_ci_log(name):
+    # GitHub's runner skips blanks before a command, so that an indent is no shield
+    commands = re.compile(r"^\s*(::|##(\[|vso))", re.MULTILINE)
+    assert commands.search(name)
+    text = tables.to_text([comparison(name)])
+    assert not commands.search(text)
+    assert name.strip()[2:] in text
+
+
 def test_undefined_is_null_in_json_and_named_in_tables():
     found = comparison(texts=["one prompt"])
     margin = json.loads(report.document.to_json([found]))["comparisons"][0]["estimates"]["margin"]

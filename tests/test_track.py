@@ -1,5 +1,7 @@
 """A run over its checkpoints: what is said of simulated ones, the history, and every output."""
 
+import csv
+import io
 import json
 import multiprocessing
 import random
@@ -19,14 +21,15 @@ from evalkit.errors import InputError, MalformedError
 from evalkit.pairing import TieRule, pair
 from evalkit.report import track as report
 from evalkit.track import Options, matching, track
-from evalkit.track.history import entry_of, read_history, write_history
+from evalkit.track.history import RunPlan, entry_of, read_history, write_history
 from evalkit.workspace import Workspace
 from tests.fake_reward_model import fake_spec
 from tests.test_contrasts import side
 
+PLAN = RunPlan(planned=None, window=3, level=0.95)
 UP = [0.0, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7]
 PEAK = [0.0, 0.4, 0.8, 1.2, 1.2, 0.8, 0.4, 0.0, -0.4, -0.8]
-FORMATS = (".json", ".md", ".html", ".svg", ".png")
+FORMATS = (".json", ".csv", ".md", ".html", ".svg", ".png")
 
 
 def run(shifts, *, n=300, model="ours", seed=0, names=None, options=None):
@@ -147,6 +150,53 @@ def test_a_proxy_that_rises_while_the_held_out_one_falls_is_turned():
     assert found.alarmed
 
 
+def longer(model, *, by_length, tokens_known=True):
+    """Four checkpoints whose answers grow, under a reward model that likes length or does not."""
+    rng, ref, found = np.random.default_rng(4), side("ref", np.zeros(300)), []
+    for k, factor in enumerate([1.0, 1.2, 1.5, 2.0]):
+        tokens = np.round(rng.gamma(4, 50, 300) * factor) + 1
+        reward = by_length * k * (tokens / tokens.mean() - 1) + rng.normal(0.3 * k, 1, 300)
+        if not tokens_known:
+            tokens[:1] = 0
+        found.append(held(at(side(f"c{k}", reward, tokens.astype(int)), k), ref, model))
+    return found
+
+
+def test_growing_answers_and_a_proxy_that_likes_them_are_shown():
+    comparisons = [longer("ours", by_length=1.5), longer("other", by_length=0)]
+    found = track(comparisons, options=Options(proxy="ours"))
+    (monitor,) = found.monitors
+    tokens = np.column_stack([c.table.checkpoint_tokens for c in comparisons[0]])
+    assert monitor.length[0] is None
+    last = monitor.length[3]
+    assert last.value == pytest.approx(np.log(tokens[:, 3].mean() / tokens[:, 0].mean()))
+    assert last.low > np.log(1.5)
+    wins = np.column_stack([c.table.outcome for c in comparisons[0]])
+    r = [stats.pearsonr(wins[:, t], tokens[:, t]).statistic for t in (0, 3)]
+    drift = monitor.length_correlation[3]
+    assert drift.value == pytest.approx(r[1] - r[0])
+    assert drift.low > 0.1
+    said = json.loads(report.to_json(found))["monitors"][0]["checkpoints"]
+    assert said[0]["length"] is None
+    assert said[3]["length"]["value"] == pytest.approx(last.value)
+    assert said[3]["length_correlation"]["low"] == pytest.approx(drift.low)
+    factor = f"×{np.exp(last.value):.2f} [{np.exp(last.low):.2f}, {np.exp(last.high):.2f}]"
+    for text in (report.to_text(found), report.to_markdown(found).decode().replace("\\", "")):
+        assert factor in text
+    other = track(comparisons, options=Options(proxy="other"))
+    assert other.monitors[0].length_correlation[3].low < 0.05
+
+
+def test_without_lengths_nothing_is_said_of_them():
+    comparisons = [
+        longer(name, by_length=1, tokens_known=name == "other") for name in ("ours", "other")
+    ]
+    found = track(comparisons, options=Options(proxy="ours"))
+    assert (found.monitors[0].length, found.monitors[0].length_correlation) == (None, None)
+    assert json.loads(report.to_json(found))["monitors"][0]["checkpoints"][3]["length"] is None
+    assert "×" not in report.to_text(found)
+
+
 def test_both_up_is_silent():
     shifts = [0.0, 0.3, 0.6, 0.9, 1.2, 1.5]
     comparisons = [run(shifts), run(shifts, model="other", seed=1)]
@@ -222,8 +272,9 @@ def test_what_is_written_is_read_as_it_was(tmp_path):
     entry = entry_of(held(left, ref), 7)
     assert set(entry.prompts) == {f"p{i:03}" for i in range(1, 9)}
     assert {row[2] for row in entry.prompts.values()} == {None}  # no tokens known
-    write_history(tmp_path / "h", [entry])
-    assert read_history(tmp_path / "h") == [entry]
+    write_history(read_history(tmp_path / "h"), PLAN, [entry])
+    found = read_history(tmp_path / "h")
+    assert (found.plan, found.entries) == (PLAN, (entry,))
 
 
 def refused(history, comparisons, said, *, options=None, error=InputError):
@@ -251,6 +302,17 @@ def test_a_history_of_another_run_is_refused_and_left_as_it_is(history):
     refused(history, [run(UP, options=ties)], "another tie rule")
 
 
+def test_a_history_on_other_prompts_is_refused(tmp_path):
+    rng, ref, history = np.random.default_rng(0), side("ref", np.zeros(20)), tmp_path / "h.jsonl"
+    rewards = list(rng.normal(size=20))
+    first, second = (
+        held(at(side(f"c{k}", half), k), ref)
+        for k, half in enumerate([rewards[:10] + [None] * 10, [None] * 10 + rewards[10:]])
+    )
+    track([[first]], history=history)
+    refused(history, [[second]], "the history and the new checkpoints share no prompt")
+
+
 def test_mixed_reward_models_are_refused(history):
     refused(history, [run(UP[:5], model="another")[4:]], "mixed reward models")
     refused(history, [run(UP[:5]), run(UP[:5], model="another")[:3]], "mixed reward models")
@@ -270,6 +332,37 @@ def test_a_checkpoint_with_other_completions_under_one_name_is_refused(history):
     refused(history, [[under_another]], "checkpoint 'c03' is another one in the history")
 
 
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [("ckpt_1200", 1200), ("run7-step-00400", 400), ("v2.1_step9_final", 9), ("ckpt_0", 0)],
+)
+def test_a_step_that_is_not_stated_is_read_from_the_name_and_said(name, step):
+    (c,) = run(UP[:1], names=[name])
+    stepless = replace(c, checkpoint=replace(c.checkpoint, step=None))
+    found = track([[stepless]])
+    assert found.curves[0].points[0].step == step
+    assert f"note: step {step} of {name} is read from its name" in report.to_text(found)
+    stated = replace(c, checkpoint=replace(c.checkpoint, step=77))
+    assert track([[stated]]).curves[0].points[0].step == 77
+    assert "read from its name" not in report.to_text(track([[stated]]))
+
+
+@pytest.mark.parametrize("name", ["final", "best", "ckpt_٣", "20261122143000123456"])
+def test_a_name_without_a_step_has_none(name):
+    (c,) = run(UP[:1], names=[name])
+    with pytest.raises(InputError, match="has no training step"):
+        track([[replace(c, checkpoint=replace(c.checkpoint, step=None))]])
+
+
+def test_names_that_give_one_step_are_refused():
+    both = [
+        replace(c, checkpoint=replace(c.checkpoint, step=None))
+        for c in run(UP[:2], names=["a-8b", "b-8b"])
+    ]
+    with pytest.raises(InputError, match="two checkpoints have step 8: a-8b, b-8b"):
+        track([both])
+
+
 def test_steps_are_needed_and_differ(history):
     (c,) = run(UP[:1], names=["new"])
     stepless = replace(c, checkpoint=replace(c.checkpoint, step=None))
@@ -277,9 +370,68 @@ def test_steps_are_needed_and_differ(history):
     refused(history, [[c]], "two checkpoints have step 0: c00, new")
 
 
-def test_more_checkpoints_than_planned_are_refused(history):
-    refused(history, [run(UP)], "10 checkpoints, but 9 were planned", options=Options(planned=9))
-    assert not track([run(UP)], history=history, options=Options(planned=10)).alarmed
+def test_more_checkpoints_than_planned_are_refused(tmp_path):
+    history, planned = tmp_path / "run.jsonl", Options(planned=9)
+    track([run(UP[:4])], history=history, options=planned)
+    refused(history, [run(UP)], "10 checkpoints, but 9 were planned", options=planned)
+    assert not track([run(UP[:9])], history=history, options=planned).alarmed
+
+
+@pytest.mark.parametrize("other", [{"planned": 9}, {"window": 2}, {"level": 0.9}])
+def test_a_plan_is_kept(history, other):
+    """The error of the alarms is spent over what was planned, and only once."""
+    refused(history, [run(UP)], "planned otherwise: none planned, window 3, level 0.95; now ",
+            options=Options(**other))  # fmt: skip
+    with pytest.raises(InputError, match=re.escape(str(PLAN._replace(**other)))):
+        track([run(UP)], history=history, options=Options(**other))
+
+
+def test_an_empty_file_is_the_beginning_of_a_history(tmp_path):
+    history = tmp_path / "run.jsonl"
+    history.touch()
+    track([run(UP[:2])], history=history)
+    assert len(read_history(history).entries) == 2
+
+
+def test_what_another_run_wrote_meanwhile_is_not_lost(history):
+    mine, theirs = read_history(history), read_history(history)
+    entries = [entry_of(c, c.checkpoint.step) for c in run(UP)]
+    write_history(theirs, PLAN, entries[:5])
+    before = history.read_bytes()
+    with pytest.raises(InputError, match="was written by another run meanwhile"):
+        write_history(mine, PLAN, entries[:4] + entries[5:6])
+    assert history.read_bytes() == before
+
+
+def add_one(path, k, ready):
+    """What `track` does, again and again until nobody came between."""
+    entry = entry_of(run(UP)[k], 100 * k)
+    ready.wait(120)
+    while True:
+        try:
+            found = read_history(path)
+            write_history(found, PLAN, [*found.entries, entry])
+        except InputError:
+            continue
+        return
+
+
+def test_of_several_writers_at_once_none_is_lost(tmp_path):
+    context, path = multiprocessing.get_context("spawn"), tmp_path / "run.jsonl"
+    ready = context.Barrier(4)
+    writers = [context.Process(target=add_one, args=(path, k, ready)) for k in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert sorted(e.step for e in read_history(path).entries) == [0, 100, 200, 300]
+
+
+def damaged_plan(line):
+    yield line.replace("null", "30"), "'checksum' does not match the plan"
+    yield line.replace('"schema_version": 2', '"schema_version": 1'), "'schema_version' must be 2"
+    yield line.replace('"window"', '"windows"'), "'plan' must state planned, window and level"
+    yield line.replace('"plan"', '"plans"'), "'plan' must state planned, window and level"
 
 
 def damaged(line):
@@ -291,25 +443,28 @@ def damaged(line):
     for row in ([1.0], [2.0, 0.5, 9.0], [True, 0.5, 9.0], ["1", 0.5, 9.0], [-0.5, None, None]):
         entry["prompts"][first] = row
         yield json.dumps(entry), "'prompts' must map"
-    yield json.dumps({**entry, "schema_version": 2}), "'schema_version' must be 1"
+    yield json.dumps({**entry, "schema_version": 1}), "'schema_version' must be 2"
     yield json.dumps({k: v for k, v in entry.items() if k != "digest"}), "'digest' is missing"
     yield json.dumps({**entry, "prompts": {}, "notices": "x"}), "'notices' must be a list"
-    yield line[: len(line) // 2], "run.jsonl:2"
+    yield line[: len(line) // 2], "run.jsonl:3"
 
 
 def test_a_damaged_line_is_refused_with_its_place(history):
     lines = history.read_text().splitlines()
-    for wrong, said in damaged(lines[1]):
-        history.write_text("\n".join([lines[0], wrong, *lines[2:]]) + "\n")
-        refused(history, [run(UP)], f"{history}:2", error=MalformedError)
-        with pytest.raises(MalformedError, match=re.escape(said)):
-            read_history(history)
+    for row, how in ((0, damaged_plan), (2, damaged)):
+        for wrong, said in how(lines[row]):
+            history.write_text("\n".join([*lines[:row], wrong, *lines[row + 1 :]]) + "\n")
+            refused(history, [run(UP)], f"{history}:{row + 1}", error=MalformedError)
+            with pytest.raises(MalformedError, match=re.escape(said)):
+                read_history(history)
+    history.write_text("\n".join(lines[1:]) + "\n")
+    refused(history, [run(UP)], "'plan' must state", error=MalformedError)
 
 
 def write_again_and_again(path, ready):
     entries = [entry_of(c, c.checkpoint.step) for c in run(UP)]
     for k in counting():
-        write_history(path, entries[: 4 + 6 * (k % 2)])
+        write_history(read_history(path), PLAN, entries[: 4 + 6 * (k % 2)])
         ready.set()
 
 
@@ -325,7 +480,7 @@ def test_a_kill_while_writing_leaves_a_whole_file(history):
         writer.join(numbers.uniform(0, 0.05))
         writer.kill()
         writer.join()
-        assert len(read_history(history)) in {4, 10}
+        assert len(read_history(history).entries) in {4, 10}
 
 
 # What is asked for
@@ -395,6 +550,27 @@ def test_every_format_is_written_and_the_same_again(tmp_path):
     assert document["monitors"][0]["alarms"]["turned"]
 
 
+def test_csv_has_a_row_per_checkpoint_and_reward_model_with_the_numbers_of_the_run():
+    found = track([run(UP), run(PEAK, model="other", seed=1)])
+    rows = list(csv.DictReader(io.StringIO(report.to_csv(found).decode())))
+    assert len(rows) == 20
+    points = [(c, t, p) for c in found.curves for t, p in enumerate(c.points)]
+    for row, (curve, t, point) in zip(rows, points, strict=True):
+        assert (row["reward_model"], row["checkpoint"]) == (curve.reward_model, point.checkpoint)
+        assert int(row["step"]) == point.step
+        for name in ("value", "low", "high", "stderr", "n"):
+            assert float(row[name]) == getattr(point.estimate, name)
+        assert (float(row["band_low"]), float(row["band_high"])) == (
+            point.band.low,
+            point.band.high,
+        )
+        assert (row["take"] == "True") == (t == curve.chosen.index)
+        alarms = {row["window_alarm"], row["falls_alarm"]}
+        assert alarms <= {"True", "False"}
+        assert ("True" in alarms) == (t in curve.alarms)
+    assert rows[0]["window_upper"] == rows[0]["falls_limit"] == ""  # nothing to hold it against
+
+
 def test_without_variance_nothing_is_made_up(tmp_path):
     ref = side("ref", np.zeros(30))
     found = track([[held(at(side(f"c{k}", np.ones(30)), k), ref) for k in range(6)]])
@@ -421,6 +597,8 @@ HOSTILE = ["=cmd|' /C calc'!A0", "a|b`*_<script>", "\x1b[31mred\u202e", "$x$", "
 def test_hostile_names_stay_text(tmp_path):
     found = track([run(UP[:5], names=HOSTILE, model="<b>`|$m$")], history=tmp_path / "h.jsonl")
     assert [p.checkpoint for p in found.curves[0].points] == HOSTILE
+    rows = csv.DictReader(io.StringIO(report.to_csv(found).decode()))
+    assert [row["checkpoint"] for row in rows] == [f"'{HOSTILE[0]}", *HOSTILE[1:]]
     shown = [report.to_text(found), report.to_markdown(found).decode()]
     shown.append(report.to_html(found).decode())
     for text in shown:
@@ -434,4 +612,4 @@ def test_hostile_names_stay_text(tmp_path):
     assert names == HOSTILE
     for suffix in (".svg", ".png"):
         report.write(found, tmp_path / f"a{suffix}")
-    assert {e.checkpoint for e in read_history(tmp_path / "h.jsonl")} == set(HOSTILE)
+    assert {e.checkpoint for e in read_history(tmp_path / "h.jsonl").entries} == set(HOSTILE)

@@ -1,16 +1,18 @@
 """`evalkit track` from the command line: files, refusals, exit codes, runs in other workspaces."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from dataclasses import replace
 
 import pytest
 
-from evalkit.track.history import read_history, write_history
+from evalkit.track.history import RunPlan, read_history, write_history
 from tests.workspace_copy import evalkit
 
 NAMES = ("ckpt_1", "ckpt_2", "ckpt_3", "ckpt_4")
-FILES = ("out.json", "out.md", "out.html", "out.svg", "out.png")
+FILES = ("out.json", "out.csv", "out.md", "out.html", "out.svg", "out.png")
 WORDS = ("Yes.", "No idea, sorry.", "It depends on what you mean by that.", "Ask someone else!")
 
 
@@ -95,14 +97,15 @@ def test_every_format_is_written_and_the_same_again(run, workspace):
 def history_with_a_fall(path, source):
     """The history as it would be had the first two checkpoints won and the third lost."""
     entries = []
-    for k, entry in enumerate(read_history(source)[:3]):
+    for k, entry in enumerate(read_history(source).entries[:3]):
         won = 1.0 if k < 2 else 0.0
         rows = {
             i: (1.0 - won if n in {3, 9} else won, p, tokens)
             for n, (i, (_, p, tokens)) in enumerate(entry.prompts.items())
         }
         entries.append(replace(entry, prompts=rows))
-    write_history(path, entries)
+    path.unlink(missing_ok=True)
+    write_history(read_history(path), RunPlan(None, 1, 0.95), entries)
 
 
 def test_an_alarm_fails_the_command_only_if_asked_to_and_is_kept(run, workspace):
@@ -116,17 +119,37 @@ def test_an_alarm_fails_the_command_only_if_asked_to_and_is_kept(run, workspace)
         assert "ALARM of a decline at ckpt_" in done.stdout.splitlines()[0]
         document = json.loads((workspace / "fall.json").read_text("utf-8"))
         assert (document["exit_code"], document["alarmed"]) == (code, True)
-        assert len((workspace / "fall.jsonl").read_text().splitlines()) == 4
+        assert len(read_history(workspace / "fall.jsonl").entries) == 4
     calm = run("-m", "ckpt_1", "--fail-on", "alarm", "--json")
     assert (calm.returncode, json.loads(calm.stdout)["exit_code"]) == (0, 0)
 
 
+def test_a_gate_of_a_run_is_printed_saved_and_judged_again(run, workspace):
+    made = run("-m", "ckpt_[12]", "--history", "gated.jsonl")
+    assert made.returncode == 0, made.stderr
+    for bound, code in (("0.01", 0), ("0.99", 3)):
+        rules = ("--fail-under", f"win_rate={bound}", "--fail-on", "regression:vs=previous",
+                 "--margin", "0.999")  # fmt: skip
+        done = run("-m", "ckpt_3", "--history", "gated.jsonl", "--fail-on", "alarm", *rules,
+                   "-o", "gated.json")  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert "win_rate of ckpt_3 − ckpt_2 against ref under demo-rm#" in done.stderr
+        assert done.stderr.splitlines()[-3].endswith(f"exit code {code}")
+        assert json.loads((workspace / "gated.json").read_text("utf-8"))["exit_code"] == code
+        again = evalkit(workspace, "gate", "gated.json", *rules)
+        assert again.returncode == code
+        assert again.stdout.splitlines() == done.stderr.splitlines()[-3:]
+
+
 REFUSED = [
+    (("-m", "ckpt_1", "--fail-under", "win_probability=0.5"), "tracks win_rate, not win_prob"),
+    (("-m", "ckpt_1", "--fail-on", "alert"), "--fail-on 'alert'"),
+    (("-m", "ckpt_1", "--inconclusive", "pass"), "--inconclusive without a rule"),
     ((), "no checkpoint is named"),
     (("-m", "nothing_*"), "no checkpoint matches 'nothing_*'"),
     (("-m", "ckpt_9"), "ckpt_9"),
-    (("-m", "ckpt_1.jsonl"), "checkpoint 'ckpt_1' has no training step"),
-    (("-m", "ckpt_1", "-o", "x.csv"), "unknown suffix"),
+    (("-m", "r.jsonl"), "checkpoint 'r' has no training step"),
+    (("-m", "ckpt_1", "-o", "x.tsv"), "unknown suffix"),
     (("-m", "ckpt_1", "--history", "nowhere/run.jsonl"), "no folder nowhere"),
     (("-m", "ckpt_1", "--history", "ckpt_1.jsonl"), "ckpt_1.jsonl is an input"),
     (("-m", "ckpt_1", "--history", "r.jsonl"), "r.jsonl is an input"),
@@ -156,19 +179,47 @@ def test_refusals_say_what_and_change_nothing(run, workspace, arguments, said):
     assert {p: p.read_bytes() for p in workspace.glob("*.*") if p.is_file()} == before
 
 
-def test_a_history_of_another_run_is_refused_and_left_as_it_is(run, workspace):
+def test_a_history_of_another_run_is_refused_before_scoring_and_left_as_it_is(run, workspace):
     made = run("-m", "ckpt_1", "--history", "old.jsonl")
     assert made.returncode == 0, made.stderr
     before = (workspace / "old.jsonl").read_bytes()
+    answers(workspace / "never_scored.jsonl", "Perhaps, perhaps not:")
+    (workspace / "never_scored.toml").write_text("step = 900\n")
+    store = workspace / ".evalkit" / "store.db"
+    known = read_only(store, "SELECT COUNT(*) FROM reward")
+    new = ("-m", "./never_scored.jsonl", "--history", "old.jsonl")
     for arguments, said in (
         (("-r", "./ckpt_2.jsonl"), "the history is of another reference"),
         (("--ties", "margin=0.5"), "the history is of another tie rule"),
+        (("--rm", "demo-rm", "--dtype", "bfloat16"), "mixed reward models"),
+        (("--planned", "9"), "now 9 planned, window 3"),
+        (("-m", "ckpt_2", "--window", "2"), "now none planned, window 2"),
     ):
-        done = run("-m", "ckpt_3", "--history", "old.jsonl", *arguments, "-o", "never.json")
+        done = run(*new, *arguments, "-o", "never.json")
         assert done.returncode == 2
         assert said in done.stderr
         assert (workspace / "old.jsonl").read_bytes() == before
         assert not (workspace / "never.json").exists()
+        assert read_only(store, "SELECT COUNT(*) FROM reward") == known
+
+
+def read_only(store, query):
+    with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
+        return database.execute(query).fetchone()
+
+
+def test_what_is_left_out_of_the_plan_follows_the_history_and_is_said(run, workspace):
+    first = ("-m", "ckpt_1", "--history", "planned.jsonl", "--planned", "9", "--ci", "0.9")
+    assert run(*first).returncode == 0
+    done = run("-m", "ckpt_2", "--history", "planned.jsonl", "--json")
+    assert "9 planned, window 3, level 0.9: as planned.jsonl says" in done.stderr
+    found = json.loads(done.stdout)
+    assert (found["planned"], found["level"]) == (9, 0.9)
+    again = run("-m", "ckpt_2", "--history", "planned.jsonl", "--planned", "9", "--ci", "0.9")
+    assert "as planned.jsonl says" not in again.stderr
+    default = run("-m", "ckpt_2", "--history", "planned.jsonl", "--ci", "0.95")
+    assert default.returncode == 2
+    assert "planned otherwise: 9 planned, window 3, level 0.9; now 9 planned" in default.stderr
 
 
 def test_an_output_is_no_input_even_under_its_name(run, workspace):

@@ -126,10 +126,13 @@ def _check_exports(written: Sequence[tuple[str, str]], date: str, models: int) -
 
 def _run(context: Context, suite: str, chosen: dict[str, Any], options: Options) -> Accuracies:
     from evalkit.accuracy import accuracy as run
+    from evalkit.report.accuracy.exports import check_suite
     from evalkit.suites import find_suite
 
     session = Session(context, chosen)
     found = find_suite(suite, session.workspace)
+    for text in chosen["exports"]:
+        check_suite(_named(text, "export")[0], found)
     names = list(chosen["reward_models"])
     if not names and not chosen["rewards"]:
         names = [session.workspace.default("reward_model")]

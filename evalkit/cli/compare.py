@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalkit.cli.demands import demand_options, demands
+from evalkit.cli.github import tell_github
 from evalkit.cli.shared import (
     Context,
     Session,
     default_reference,
-    demand_options,
-    demands,
     level_option,
     missing_option,
     model_and_ref_options,
@@ -107,30 +107,30 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> in
         comparisons = _of_rewards(session, chosen, options)
     if chosen["human"]:
         comparisons = _corrected(chosen, comparisons)
-    verdict = judge(document.document(comparisons), demanded) if demanded else None
+    found = document.document(comparisons)
+    verdict = judge(found, demanded) if demanded else None
     code = verdict.exit_code if verdict else 0
-    if chosen["as_json"]:
-        click.echo(document.to_json(comparisons, code).decode(), nl=False)
-    else:
-        click.echo(tables.to_text(comparisons), nl=False)
-    _write(outputs, comparisons, code)
+    results = document.encoded({**found, "exit_code": code})
+    text = results.decode() if chosen["as_json"] else tables.to_text(comparisons)
+    click.echo(text, nl=False)
+    _write(outputs, comparisons, results)
     if chosen["report"]:
-        page = report.write_run(comparisons, session.workspace.reports)
+        page = report.write_run(comparisons, session.workspace.reports, results)
         click.echo(f"report: {page}", err=True)
     if verdict:
         click.echo(to_text(verdict), nl=False, err=True)
+        tell_github(verdict, asked=chosen["github"])
     return code
 
 
-def _write(outputs: Sequence[Path], comparisons: Sequence[Comparison], code: int) -> None:
-    """Every output; the JSON says the exit code."""
+def _write(outputs: Sequence[Path], comparisons: Sequence[Comparison], results: bytes) -> None:
+    """Every output; the JSON is there already."""
     from evalkit.report import comparisons as report
-    from evalkit.report import document
     from evalkit.workspace import write_atomic
 
     for path in outputs:
         if path.suffix == ".json":
-            write_atomic(path, document.to_json(comparisons, code))
+            write_atomic(path, results)
         else:
             report.write(comparisons, path)
         click.echo(f"wrote {path}", err=True)

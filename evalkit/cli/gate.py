@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalkit.cli.demands import demand_options, demands
+from evalkit.cli.github import tell_github
 from evalkit.cli.shared import (
-    demand_options,
-    demands,
     output_options,
     refuse_overwriting,
 )
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @demand_options
 @output_options(".json .md or .xml (JUnit)")
 def gate(result: Path, policy: Path | None, outputs: tuple[Path, ...], **chosen: Any) -> int:
-    """Judge RESULT, a JSON file that `evalkit compare -o` wrote: pass, fail or inconclusive.
+    """Judge RESULT, JSON that `evalkit compare -o` or `track -o` wrote: pass, fail or inconclusive.
 
     Exit code 0 if every rule passes, 3 if one surely fails, 4 if too few prompts tell.
 
@@ -55,6 +55,7 @@ def gate(result: Path, policy: Path | None, outputs: tuple[Path, ...], **chosen:
     for path in outputs:
         report.write(verdict, path)
         click.echo(f"wrote {path}", err=True)
+    tell_github(verdict, asked=chosen["github"])
     return verdict.exit_code
 
 

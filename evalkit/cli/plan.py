@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from evalkit.cli.demands import rule_options
 from evalkit.cli.gate import policy_of_gate
 from evalkit.cli.shared import (
     Context,
@@ -19,7 +20,6 @@ from evalkit.cli.shared import (
     model_and_ref_options,
     output_options,
     refuse_overwriting,
-    rule_options,
     tie_rule,
     ties_option,
 )
@@ -67,8 +67,8 @@ LEVEL, POWER = 0.95, 0.8
     "--after",
     type=click.Path(path_type=Path),
     metavar="RESULT",
-    help="A JSON file of `evalkit compare -o`: why its rules are undecided, and what would settle "
-    "them.",
+    help="A JSON file of `evalkit compare -o` or `evalkit track -o`: why its rules are undecided, "
+    "and what would settle them.",
 )
 @click.option(
     "--policy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from evalkit.errors import InputError
 from evalkit.text import count, listing
 
 if TYPE_CHECKING:
-    from evalkit.gate import Policy, Rule
     from evalkit.pairing import TieRule
     from evalkit.reward_models.spec import RewardModelSpec
     from evalkit.scoring import RunSettings, Scored
@@ -49,7 +48,7 @@ def model_and_ref_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "-b", "--benchmark", metavar="NAME", help="All of its prompts must be answered."
         ),
     ]
-    return _with(options, command)
+    return with_options(options, command)
 
 
 def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +70,7 @@ def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "above 1]",
         ),
     ]
-    return _with(options, command)
+    return with_options(options, command)
 
 
 def missing_option(what: str) -> Callable[..., Any]:
@@ -115,87 +114,13 @@ def output_options(suffixes: str) -> Callable[[Callable[..., Any]], Callable[...
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table."),
     ]
-    return lambda command: _with(options, command)
+    return lambda command: with_options(options, command)
 
 
-def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a result must show, said on the command line."""
-    options = [
-        click.option(
-            "--fail-under",
-            multiple=True,
-            metavar="METRIC=BOUND",
-            help="Surely at least BOUND, such as win_rate=0.5; repeatable.",
-        ),
-        click.option(
-            "--fail-on",
-            multiple=True,
-            metavar="regression:vs=NAME",
-            help="No sure loss of --margin to checkpoint NAME, or `previous`; repeatable.",
-        ),
-        click.option(
-            "--margin",
-            type=click.FloatRange(0, 1, min_open=True, max_open=True),
-            help="The loss of win rate that would matter, as a fraction.",
-        ),
-    ]
-    return _with(options, command)
-
-
-def demand_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, and what it means for the exit code if too few prompts tell."""
-    inconclusive = click.option(
-        "--inconclusive",
-        type=click.Choice(["pass", "fail"]),
-        help="What too few prompts mean for the exit code. [fail, or as the policy says]",
-    )
-    return rule_options(inconclusive(command))
-
-
-def demands(chosen: Mapping[str, Any]) -> Policy | None:
-    """The policy of `demand_options`; None if they name no rule."""
-    from evalkit.gate import Policy
-
-    rules = [*map(_bound, chosen["fail_under"]), *_regressions(chosen)]
-    if rules:
-        level = chosen.get("level") or 0.95
-        return Policy(tuple(rules), level=level, inconclusive=chosen.get("inconclusive") or "fail")
-    if chosen.get("inconclusive") and "policy" not in chosen:
-        raise InputError("--inconclusive without a rule", fix="add --fail-under or --fail-on")
-    return None
-
-
-def _bound(text: str) -> Rule:
-    from evalkit.gate import Rule
-
-    metric, _, bound = text.partition("=")
-    try:
-        return Rule(metric, bound=float(bound))
-    except ValueError:
-        raise InputError(
-            f"--fail-under {text!r} is no METRIC=BOUND", fix="such as win_rate=0.5"
-        ) from None
-
-
-def _regressions(chosen: Mapping[str, Any]) -> Iterator[Rule]:
-    from evalkit.gate import Rule
-
-    margin = chosen["margin"]
-    if margin is not None and not chosen["fail_on"]:
-        raise InputError("--margin without --fail-on", fix="--fail-on regression:vs=NAME")
-    for text in chosen["fail_on"]:
-        kind, _, baseline = text.partition(":vs=")
-        if kind != "regression" or not baseline:
-            raise InputError(f"--fail-on {text!r}", fix="regression:vs=NAME, or :vs=previous")
-        if margin is None:
-            raise InputError(
-                "the margin of a regression is not declared",
-                fix="--margin 0.03: the loss of win rate that would matter",
-            )
-        yield Rule("win_rate", margin=margin, against=baseline)
-
-
-def _with(options: Iterable[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+def with_options(
+    options: Iterable[Callable[..., Any]], command: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A command with several options, in their order."""
     for option in reversed(list(options)):
         command = option(command)
     return command
@@ -226,7 +151,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="error, truncate-left (keeps the answer's end) or truncate-right. [error]",
         ),
     ]
-    return _with(options, command)
+    return with_options(options, command)
 
 
 def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -266,7 +191,7 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Padded tokens per batch. [2048 on a CPU, else 16384]",
         ),
     ]
-    return _with(options, command)
+    return with_options(options, command)
 
 
 class Session:

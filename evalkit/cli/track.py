@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from evalkit.cli.demands import demand_options, demands
+from evalkit.cli.github import tell_github
 from evalkit.cli.shared import (
     Context,
     Session,
@@ -26,6 +31,7 @@ from evalkit.text import count
 
 if TYPE_CHECKING:
     from evalkit.comparison import Comparison
+    from evalkit.gate import Policy
     from evalkit.track import Options
 
 DIRECT = ("metric", "benchmark", "planned", "window", "missing", "level", "seed", "proxy")
@@ -70,18 +76,15 @@ DIRECT = ("metric", "benchmark", "planned", "window", "missing", "level", "seed"
     "--history",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Checkpoints of earlier runs are read from FILE, and these are added.",
+    help="Checkpoints of earlier runs are read from FILE, and these are added; it keeps --planned, "
+    "--window and --ci.",
 )
 @missing_option("Prompts that cannot be paired: refuse, or drop and count.")
 @ties_option
 @level_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--fail-on",
-    type=click.Choice(["alarm"]),
-    help="Exit with 3 on an alarm: a decline, or over-optimisation.",
-)
-@output_options(".json .md .html .svg or .png")
+@partial(demand_options, alarm=True)
+@output_options(".json .csv .md .html .svg or .png")
 @click.pass_obj
 def track(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> int:
     """Follow a run: which checkpoint to take, and is it past its best?
@@ -89,21 +92,29 @@ def track(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> int:
     \b
     evalkit track --model 'ckpt_*' --ref gpt4_refs --history run.jsonl
     evalkit track -m ckpt_1600 -r gpt4_refs --history run.jsonl --fail-on alarm
+    evalkit track -m 'ckpt_*' -r gpt4_refs --fail-on regression:vs=previous --margin 0.05
     evalkit track -m 'ckpt_*' -r gpt4_refs --rm ours --rm other --proxy ours -o run.html
     """
+    from evalkit.gate import judge
     from evalkit.report import track as report
+    from evalkit.report.gate import to_text
     from evalkit.track import Options
     from evalkit.track import track as run
 
-    options = Options(
-        ties=tie_rule(chosen["ties"]),
-        fail_on=chosen["fail_on"],
-        **{name: chosen[name] for name in DIRECT},
-    )
     for path in outputs:
         report.check_output(path)
-    comparisons = _compared(context, chosen, options, outputs)
+    named = _named(Session(context, chosen), chosen, outputs)
+    _follow_plan(chosen)
+    options = Options(
+        ties=tie_rule(chosen["ties"]),
+        fail_on="alarm" if "alarm" in chosen["fail_on"] else None,
+        **{name: chosen[name] for name in DIRECT},
+    )
+    demanded = _demanded(chosen, options)
+    comparisons = _compared(context, chosen, named, options)
     found = run(comparisons, history=chosen["history"], options=options)
+    if demanded:
+        found = replace(found, verdict=judge(report.document(found), demanded))
     text = report.to_json(found).decode() if chosen["as_json"] else report.to_text(found)
     click.echo(text, nl=False)
     if found.stored:
@@ -112,16 +123,32 @@ def track(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> int:
     for path in outputs:
         report.write(found, path)
         click.echo(f"wrote {path}", err=True)
+    if found.verdict:
+        click.echo(to_text(found.verdict), nl=False, err=True)
+        tell_github(found.verdict, asked=chosen["github"])
     return found.exit_code
 
 
-def _compared(
-    context: Context, chosen: dict[str, Any], options: Options, outputs: tuple[Path, ...]
-) -> list[list[Comparison]]:
-    """Every checkpoint under every reward model; what can be refused is, before one is loaded."""
-    from evalkit.track import compared, matching
+def _demanded(chosen: dict[str, Any], options: Options) -> Policy | None:
+    """The rules of the command line; what they are about must be what is tracked."""
+    rules = [kind for kind in chosen["fail_on"] if kind != "alarm"]
+    demanded = demands({**chosen, "fail_on": rules})
+    for rule in demanded.rules if demanded else ():
+        if rule.metric != options.metric:
+            raise InputError(
+                f"the run tracks {options.metric}, not {rule.metric}",
+                fix=f"--metric {rule.metric}, or a rule of {options.metric}, such as --fail-on "
+                f"regression:metric={options.metric}:vs=previous",
+            )
+    return demanded
 
-    session = Session(context, chosen)
+
+def _named(
+    session: Session, chosen: dict[str, Any], outputs: tuple[Path, ...]
+) -> tuple[list[str], str]:
+    """The checkpoints and the reference; no output or history is one of them."""
+    from evalkit.track import matching
+
     if not chosen["models"]:
         raise InputError("no checkpoint is named", fix="--model NAME, or --model 'ckpt_*'")
     checkpoints = matching(chosen["models"], session.workspace)
@@ -130,16 +157,33 @@ def _compared(
     sources.append(session.workspace.completion_set(reference, "reference"))
     inputs = [source.path for source in sources]
     if (history := chosen["history"]) is not None:
-        _check_history(history, inputs, outputs)
+        _check_writable(history, inputs, outputs)
     for path in outputs:
         refuse_overwriting(path, inputs)
-    names = chosen["reward_models"] or [None]
+    return checkpoints, reference
+
+
+def _compared(
+    context: Context, chosen: dict[str, Any], named: tuple[list[str], str], options: Options
+) -> list[list[Comparison]]:
+    """Every checkpoint under every reward model; what can be refused is, before one is loaded."""
+    from evalkit.track import check_history, compared
+    from evalkit.track.history import read_history
+
+    session, (checkpoints, reference) = Session(context, chosen), named
     with session.open_store() as store:
-        sessions = [Session(context, {**chosen, "reward_model": name}) for name in names]
+        sessions = [
+            Session(context, {**chosen, "reward_model": name})
+            for name in chosen["reward_models"] or [None]
+        ]
+        models = [one.reward_model(store) for one in sessions]
+        if chosen["history"] is not None:
+            known = read_history(chosen["history"])
+            check_history(known, checkpoints, reference, models, session.workspace, options)
         found = compared(
             checkpoints,
             reference,
-            [one.reward_model(store) for one in sessions],
+            models,
             session.workspace,
             store,
             options=options,
@@ -149,14 +193,25 @@ def _compared(
     return found
 
 
-def _check_history(history: Path, inputs: Sequence[str], outputs: tuple[Path, ...]) -> None:
-    """Refuse a history that cannot be read or written, before any work is done for it."""
+def _follow_plan(chosen: dict[str, Any]) -> None:
+    """Take what the command line leaves out of the plan from the history, and say so."""
     from evalkit.track.history import read_history
 
+    plan = read_history(chosen["history"]).plan if chosen["history"] else None
+    if plan is None:
+        return
+    source = click.get_current_context().get_parameter_source
+    stated = {name for name in plan._fields if source(name) is ParameterSource.COMMANDLINE}
+    followed = {k: v for k, v in plan._asdict().items() if k not in stated and chosen[k] != v}
+    if followed:
+        chosen.update(followed)
+        click.echo(f"{plan}: as {chosen['history']} says", err=True)
+
+
+def _check_writable(history: Path, inputs: Sequence[str], outputs: tuple[Path, ...]) -> None:
+    """Refuse a history that cannot be written, before any work is done for it."""
     refuse_overwriting(history, inputs)
     if any(path.resolve() == history.resolve() for path in outputs):
         raise InputError(f"{history} is the history", fix="name another output")
     if not history.parent.is_dir():
         raise InputError(f"cannot write {history}: no folder {history.parent}", fix="create it")
-    if history.exists():
-        read_history(history)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from evalkit.gate.policy import PREVIOUS, RATES, Policy, Rule
-from evalkit.gate.saved import Difference, SavedResult
+from evalkit.gate.saved import Difference, SavedResult, saved_results
 from evalkit.statistics.gates import (
     Decision,
     Interval,
@@ -40,6 +40,7 @@ class Judged:
         checkpoint: Under test.
         baseline: For a margin, whom it is held against; else empty.
         reference: Of the comparison.
+        reward_model: Of a tracked run's rule; else empty.
         state: Its answer.
         value: The metric, or the difference to the baseline; None where undefined or absent.
         low: Lower end, at the policy's level, by which a rule passes.
@@ -59,6 +60,7 @@ class Judged:
     checkpoint: str
     baseline: str
     reference: str
+    reward_model: str
     state: State
     value: float | None
     low: float | None
@@ -103,12 +105,13 @@ class Verdict:
 
 
 class _Question(NamedTuple):
-    """A rule on one checkpoint, reference and, for a margin, baseline."""
+    """A rule on one checkpoint, reference, reward model and, for a margin, baseline."""
 
     rule: Rule
     checkpoint: str
     reference: str
     baseline: str
+    reward_model: str
 
     @property
     def limit(self) -> float:
@@ -125,27 +128,28 @@ class _Question(NamedTuple):
         limit = f"{'≥' if r.margin is None else '>'} {self.limit:g}"
         strict = " (strict)" if r.strict else ""
         who = self.checkpoint or "no checkpoint"
-        return f"{r.metric} of {who}{minus} against {self.reference}{subset} {limit}{strict}"
+        under = f" under {self.reward_model}" if self.reward_model else ""
+        return f"{r.metric} of {who}{minus} against {self.reference}{under}{subset} {limit}{strict}"
 
 
 def judge(result: Mapping[str, Any], policy: Policy) -> Verdict:
-    """Hold a saved result of `evalkit compare` against a policy.
+    """Hold a saved result of `evalkit compare` or `evalkit track` against a policy.
 
-    Every rule is asked of every checkpoint that is under test and every reference. What a rule
-    names and the result lacks fails. A result that left prompts out, or has no interval, does not
-    pass; at most it is inconclusive.
+    Every rule is asked of every checkpoint under test and every reference: of a comparison, all
+    checkpoints that are no rule's baseline; of a run, the newest, under each reward model. What a
+    rule names and the result lacks fails. A result that left prompts out, or has no interval, does
+    not pass; at most it is inconclusive.
 
     Args:
-        result: The JSON that `evalkit compare -o result.json` wrote.
+        result: The JSON that `evalkit compare -o result.json` wrote, or `evalkit track`.
         policy: What it must show.
 
     Raises:
         InputError: The result is of another command or schema, or malformed: no verdict at all.
     """
-    saved = SavedResult(result)
-    questions = list(_questions(saved, policy))
+    questions = [(saved, q) for saved in saved_results(result) for q in _questions(saved, policy)]
     shared = shared_level(policy.level, len(questions))
-    judged = tuple(_judged(saved, q, policy.level, shared) for q in questions)
+    judged = tuple(_judged(saved, q, policy.level, shared) for saved, q in questions)
     return Verdict(judged, policy.level, policy.inconclusive)
 
 
@@ -154,14 +158,15 @@ def _questions(saved: SavedResult, policy: Policy) -> Iterator[_Question]:
     baselines = {rule.against for rule in policy.rules if rule.margin is not None}
     if PREVIOUS in baselines:
         baselines.add(order[0])
-    under_test = [name for name in order if name not in baselines]
+    under_test = [name for name in saved.to_test if name not in baselines]
     before = dict(zip(order[1:], order, strict=False))
     for rule in policy.rules:
         # with nothing under test the question is asked all the same, and fails
         for checkpoint in [rule.checkpoint] if rule.checkpoint else under_test or [""]:
             against = before.get(checkpoint, PREVIOUS) if rule.against == PREVIOUS else rule.against
             for reference in [rule.reference] if rule.reference else saved.references:
-                yield _Question(rule, checkpoint, reference, "" if rule.margin is None else against)
+                baseline = "" if rule.margin is None else against
+                yield _Question(rule, checkpoint, reference, baseline, saved.reward_model)
 
 
 def _judged(saved: SavedResult, q: _Question, level: float, shared: float) -> Judged:
@@ -177,8 +182,20 @@ def _judged(saved: SavedResult, q: _Question, level: float, shared: float) -> Ju
 
 def _found(saved: SavedResult, q: _Question) -> Interval | Difference | str:
     """What the rule is about, or what the result lacks of it."""
+    if absent := _absent(saved, q):
+        return absent
+    metric, subset = q.rule.metric, q.rule.subset
+    if q.baseline:
+        difference = saved.difference(q.checkpoint, q.baseline, q.reference, metric, subset)
+        return difference or f"the result has no paired difference of the two in {metric}"
+    estimate = saved.estimate(q.checkpoint, q.reference, metric, subset)
+    return estimate or f"the result has no {metric}"
+
+
+def _absent(saved: SavedResult, q: _Question) -> str:
+    """Which name of a question the result does not have; empty if it has all."""
     if not q.checkpoint:
-        return "every checkpoint of the result is a baseline; none is under test"
+        return "every checkpoint that could be tested is a baseline; none is under test"
     sides = [name for name in (q.checkpoint, q.baseline) if name]
     for name, known in [(s, saved.checkpoints) for s in sides] + [(q.reference, saved.references)]:
         if name not in known:
@@ -186,14 +203,10 @@ def _found(saved: SavedResult, q: _Question) -> Interval | Difference | str:
     for side in sides:
         if not saved.compared(side, q.reference):
             return f"the result has no comparison of {side} with {q.reference}"
-    if q.baseline:
-        difference = saved.difference(q.checkpoint, q.baseline, q.reference)
-        return difference or "the result has no paired difference of the two"
-    subsets = saved.subsets(q.checkpoint, q.reference)
-    if q.rule.subset and q.rule.subset not in subsets:
-        return f"the result has no such subset. {did_you_mean(q.rule.subset, subsets)}".strip()
-    estimate = saved.estimate(q.checkpoint, q.reference, q.rule.metric, q.rule.subset)
-    return estimate or f"the result has no {q.rule.metric}"
+        subsets = saved.subsets(side, q.reference)
+        if q.rule.subset and q.rule.subset not in subsets:
+            return f"the result has no such subset. {did_you_mean(q.rule.subset, subsets)}".strip()
+    return ""
 
 
 def _threshold(q: _Question, found: Interval, level: float, shared: float, left_out: int) -> Judged:
@@ -211,8 +224,9 @@ def _threshold(q: _Question, found: Interval, level: float, shared: float, left_
 def _regression(
     q: _Question, found: Difference, level: float, shared: float, left_out: int
 ) -> Judged:
-    low, _ = _difference_ends(found, level)
-    _, high = _difference_ends(found, shared)
+    rate = q.rule.metric in RATES
+    low, _ = _difference_ends(found, level, rate=rate)
+    _, high = _difference_ends(found, shared, rate=rate)
     decision = regression_state(low, high, -q.limit, strict=q.rule.strict)
     needed = None
     if decision.state == "inconclusive":
@@ -221,14 +235,17 @@ def _regression(
     return replace(judged, deciding=found.deciding)
 
 
-def _difference_ends(found: Difference, level: float) -> tuple[float | None, float | None]:
+def _difference_ends(
+    found: Difference, level: float, *, rate: bool
+) -> tuple[float | None, float | None]:
     """The interval of a difference; where few prompts decide, from how many could at most.
 
-    A mean of outcomes in [0, 1] differs by no more than the share of prompts that differ at all.
+    A mean of values in [0, 1] differs by no more than the share of prompts that differ at all; of
+    rewards, which have no bounds, as many say nothing.
     """
     if found.deciding >= FEW_DECIDING:
         return at_level(found.interval, level, bounded=False)
-    if found.interval.clusters < found.prompts:
+    if not rate or found.interval.clusters < found.prompts:
         return None, None  # whole clusters of prompts are no independent trials
     most = hoeffding(found.deciding / found.prompts, found.prompts, level)[1]
     return -most, most
@@ -240,7 +257,7 @@ def _prompts_for_difference(
     margin, i = rule.margin or 0.0, found.interval
     if found.deciding < FEW_DECIDING:
         share = found.deciding / found.prompts
-        if i.clusters < found.prompts or share >= margin:
+        if rule.metric not in RATES or i.clusters < found.prompts or share >= margin:
             return None
         return math.ceil(math.log(2 / (1 - level)) / divergence(share, margin))
     if i.value is None:
@@ -280,6 +297,7 @@ def _answer(
         checkpoint=q.checkpoint,
         baseline=q.baseline,
         reference=q.reference,
+        reward_model=q.reward_model,
         state=state,
         value=value,
         low=low,

@@ -11,7 +11,7 @@ bound = 0.5
 [[gate.rules]]
 metric = "win_rate"       # surely no loss of 3 points to a checkpoint on the same prompts
 against = "previous"      # the checkpoint before it, or a name
-margin = 0.03
+margin = 0.03             # also of win_probability, mean_reward or margin, also of a subset
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Rule:
     Attributes:
         metric: Of a comparison; rates are fractions.
         bound: What the metric must surely reach, in its units; None for a margin.
-        margin: The loss of win rate to the checkpoint `against` that would matter, in (0, 1),
-            declared before the run; None for a bound.
+        margin: The loss to the checkpoint `against` that would matter, declared before the run; in
+            the metric's units, a rate's in (0, 1); None for a bound.
         against: `reference` for a bound; for a margin a checkpoint, or `previous` for the one
             before it, in order of training steps if all are known, else as they were named.
         subset: Of the prompts; empty for all of them.
@@ -114,17 +114,18 @@ class Rule:
             raise InputError(f"bound {bound}", fix="a number in reward units")
 
     def _check_margin(self, margin: float) -> None:
-        if not 0 < margin < 1:
-            raise InputError(f"margin {margin:g}", fix="a fraction above 0, such as 0.03")
+        if self.metric not in IN_SUBSETS:
+            raise InputError(
+                f"checkpoints are not held against each other by {self.metric}",
+                fix=f"name one of {listing(IN_SUBSETS)}, or a bound in place of the margin",
+            )
+        if not 0 < margin < (1 if self.metric in RATES else math.inf):
+            units = "a fraction" if self.metric in RATES else "a number in reward units"
+            raise InputError(f"margin {margin:g}", fix=f"{units} above 0, such as 0.03")
         if self.against == REFERENCE:
             raise InputError(
                 "a margin is against a checkpoint",
                 fix=f'add against = "{PREVIOUS}" or a name; against a reference say bound = 0.47',
-            )
-        if self.metric != "win_rate" or self.subset:
-            raise InputError(
-                "checkpoints are held against each other by their win rates over all prompts",
-                fix='metric = "win_rate" without subset, or a bound in place of the margin',
             )
 
 

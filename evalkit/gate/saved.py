@@ -1,4 +1,4 @@
-"""The saved result of `evalkit compare`, as far as a gate needs it: read, checked, asked.
+"""The saved result of `evalkit compare` or `evalkit track`, as far as a gate needs it.
 
 What is absent is told apart from what is malformed: a rule on the first fails, the second is
 refused, since no verdict may come from a fault.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from evalkit.gate.policy import METRICS, RATES
 from evalkit.statistics.gates import Interval
 from evalkit.text import clip
 
-SCHEMA_VERSION = 1  # of `evalkit.report.document`
-ANEW = "write it anew: evalkit compare … -o result.json"
+SCHEMA_VERSION = 1  # of `evalkit.report.document` and `evalkit.report.track.document`
+SAME_DIFFERENCE = {"margin": "mean_reward"}  # against one reference
+ANEW = "write it anew: evalkit compare … -o result.json, or evalkit track … -o run.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Win rate of a checkpoint minus that of its baseline, on `prompts` of which some decide."""
+    """A metric of a checkpoint minus that of its baseline, on `prompts` of which some decide."""
 
     interval: Interval
     prompts: int
@@ -32,33 +33,29 @@ class Difference:
 
 
 class SavedResult:
-    """A saved result of `evalkit compare`.
+    """What a saved result says under one reward model.
 
     Args:
-        result: Its JSON.
+        comparisons: Its rows, of checkpoint and reference, as `evalkit compare` saves them.
+        differences: Its rows, of two checkpoints.
+        reward_model: Of a tracked run, which may have several; else empty.
 
     Raises:
-        InputError: It is of another command or schema, or malformed where it was looked at; so do
-            all methods.
+        InputError: It is malformed where it was looked at; so do all methods.
     """
 
-    def __init__(self, result: Mapping[str, Any]) -> None:
-        version = result.get("schema_version")
-        if version != SCHEMA_VERSION or isinstance(version, bool) or "comparisons" not in result:
-            raise InputError(
-                f"not a result of `evalkit compare` of schema {SCHEMA_VERSION}",
-                where=f"schema_version {clip(version)}",
-                fix=ANEW,
-            )
-        rows = _list(result["comparisons"], "comparisons")
+    def __init__(self, comparisons: object, differences: object, reward_model: str = "") -> None:
+        rows = _list(comparisons, "comparisons")
+        self.reward_model = reward_model
         self._comparisons = {
             (_text(c, "checkpoint"), _text(c, "reference")): c
             for c in (_table(row, "comparisons") for row in rows)
         }
         if not rows or len(self._comparisons) < len(rows):
             raise InputError("no comparison, or the same one twice", where="comparisons", fix=ANEW)
-        differences = _list(result.get("differences"), "differences")
-        self._differences = [_table(row, "differences") for row in differences]
+        self._differences = [
+            _table(row, "differences") for row in _list(differences, "differences")
+        ]
 
     @property
     def checkpoints(self) -> list[str]:
@@ -68,6 +65,11 @@ class SavedResult:
         if len(set(known.values())) < len(steps):
             return list(steps)
         return sorted(known, key=lambda name: known[name])
+
+    @property
+    def to_test(self) -> Sequence[str]:
+        """All checkpoints; of a run the newest, which is what a look at it asks about."""
+        return self.checkpoints[-1:] if self.reward_model else self.checkpoints
 
     @property
     def references(self) -> list[str]:
@@ -111,19 +113,77 @@ class SavedResult:
                 return interval._replace(low=None, high=None, stderr=None)
         return interval
 
-    def difference(self, checkpoint: str, baseline: str, reference: str) -> Difference | None:
+    def difference(
+        self, checkpoint: str, baseline: str, reference: str, metric: str, subset: str = ""
+    ) -> Difference | None:
         """Checkpoint − baseline against one reference; None if the result does not have it."""
         for row in self._differences:
             pair = (_text(row, "checkpoint"), _text(row, "against"))
-            if _text(row, "reference") == reference and set(pair) == {checkpoint, baseline}:
-                paired = _table(row.get("difference"), "difference")
-                interval = _interval(paired.get("estimate"), "difference")
-                prompts, deciding = _whole(row, "prompts"), _whole(row, "deciding")
-                if not prompts or deciding > prompts:
-                    _malformed(deciding, "deciding")
-                turned = pair != (checkpoint, baseline)
-                return Difference(_turned(interval) if turned else interval, prompts, deciding)
+            if _text(row, "reference") != reference or set(pair) != {checkpoint, baseline}:
+                continue
+            found = _of_metric(row, metric, subset)
+            if found is None:
+                return None
+            interval = _interval(found.get("estimate"), "difference")
+            prompts, deciding = _whole(found, "prompts"), _whole(found, "deciding")
+            if not prompts or deciding > prompts:
+                _malformed(deciding, "deciding")
+            turned = pair != (checkpoint, baseline)
+            return Difference(_turned(interval) if turned else interval, prompts, deciding)
         return None
+
+
+def _of_metric(row: Mapping[str, Any], metric: str, subset: str) -> Mapping[str, Any] | None:
+    """The part of a row of `differences`; that of the win rate of all prompts is the row's own."""
+    by_metric = _table(_table(row.get("metrics", {}), "metrics").get(subset, {}), "metrics")
+    column = SAME_DIFFERENCE.get(metric, metric)
+    if column in by_metric:
+        return _table(by_metric[column], column)
+    if (metric, subset) == ("win_rate", ""):
+        return {**row, "estimate": _table(row.get("difference"), "difference").get("estimate")}
+    return None
+
+
+def saved_results(result: Mapping[str, Any]) -> list[SavedResult]:
+    """A saved result, reward model by reward model; that of `evalkit compare` has one.
+
+    Raises:
+        InputError: It is of another command or schema, or malformed.
+    """
+    version = result.get("schema_version")
+    known = version == SCHEMA_VERSION and not isinstance(version, bool)
+    if known and "comparisons" in result:
+        return [SavedResult(result["comparisons"], result.get("differences"))]
+    if known and result.get("curves"):
+        curves = _list(result["curves"], "curves")
+        return [_of_curve(result, _table(curve, "curves")) for curve in curves]
+    raise InputError(
+        f"not a result of `evalkit compare` or `evalkit track` of schema {SCHEMA_VERSION}",
+        where=f"schema_version {clip(version)}",
+        fix=ANEW,
+    )
+
+
+def _of_curve(run: Mapping[str, Any], curve: Mapping[str, Any]) -> SavedResult:
+    """A curve of `evalkit track` as the comparisons it was made of, on the prompts they share."""
+    reference, metric = _text(run, "reference"), _text(run, "metric")
+    left_out = {
+        "missing_in_checkpoint": _list(curve.get("left_out"), "left_out"),
+        "missing_in_reference": [],
+        "unscored": {},
+    }
+    comparisons = [
+        {
+            "checkpoint": _text(row, "checkpoint"),
+            "step": _whole(row, "step"),
+            "reference": reference,
+            "estimates": {metric: row.get("estimate")},
+            "subsets": {},
+            "unmatched": left_out,
+        }
+        for row in (_table(r, "checkpoints") for r in _list(curve.get("checkpoints"), "curves"))
+    ]
+    return SavedResult(comparisons, curve.get("differences"), _text(curve, "reward_model"))
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def settle(
     do instead is worked out from those.
 
     Args:
-        result: The JSON that `evalkit compare -o result.json` wrote.
+        result: The JSON that `evalkit compare -o result.json` or `evalkit track -o run.json` wrote.
         policy: What it must show.
         workspace: Where its sets may be.
         store: Where their rewards may be.
@@ -98,9 +98,11 @@ def _pilot(
     rows = [
         row
         for name in names
-        for row in result["comparisons"]
+        for row in result.get("comparisons", [])  # a run has none, whose rewards are not looked up
         if (row["checkpoint"], row["reference"]) == (name, j.reference)
     ]
+    if not rows:
+        return None
     try:
         signatures = [Signature.parse(str(row.get("signature"))) for row in rows]
         measure = _measure(j, rows[0], signatures[0])

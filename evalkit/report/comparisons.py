@@ -10,7 +10,7 @@ from evalkit.data import digest
 from evalkit.errors import InputError
 from evalkit.report import document, tables
 from evalkit.report.layout import Writers
-from evalkit.workspace import slug
+from evalkit.workspace import slug, write_atomic
 
 
 def _svg(comparisons: Sequence[Comparison]) -> bytes:
@@ -46,10 +46,17 @@ check_output, write = WRITERS.check, WRITERS.write
 RUN_FILES = ("results.json", "prompts.jsonl", "comparison.svg", "comparison.png", "report.html")
 
 
-def write_run(comparisons: Sequence[Comparison], reports: Path) -> Path:
+def write_run(
+    comparisons: Sequence[Comparison], reports: Path, results: bytes | None = None
+) -> Path:
     """Write the folder of a run: the report, its figures and its numbers.
 
     The folder's name follows from the comparisons, so that a rerun writes the same bytes in place.
+
+    Args:
+        comparisons: At least one.
+        reports: The folder of all runs.
+        results: The JSON of the comparisons where it has an exit code to tell.
 
     Returns:
         The path of `report.html`.
@@ -65,5 +72,8 @@ def write_run(comparisons: Sequence[Comparison], reports: Path) -> Path:
             f"cannot write {folder}: {error.strerror}", fix="make it writable, or use --no-report"
         ) from None
     for name in RUN_FILES:
-        write(comparisons, folder / name)
+        if name == "results.json" and results is not None:
+            write_atomic(folder / name, results)
+        else:
+            write(comparisons, folder / name)
     return folder / "report.html"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 
 from evalkit.comparison import Comparison, Group
-from evalkit.contrasts import contrasts, macros
+from evalkit.contrasts import contrasts, macros, metric_differences
 
 SCHEMA_VERSION = 1
 
@@ -19,9 +19,7 @@ def document(comparisons: Sequence[Comparison], exit_code: int = 0) -> dict[str,
     return {
         "schema_version": SCHEMA_VERSION,
         "comparisons": [_comparison(c) for c in comparisons],
-        "differences": [
-            {**asdict(c), "mcnemar": c.mcnemar._asdict()} for c in contrasts(comparisons)
-        ],
+        "differences": _differences(comparisons),
         "over_references": [asdict(m) for m in macros(comparisons)],
         "exit_code": exit_code,
     }
@@ -29,9 +27,12 @@ def document(comparisons: Sequence[Comparison], exit_code: int = 0) -> dict[str,
 
 def to_json(comparisons: Sequence[Comparison], exit_code: int = 0) -> bytes:
     """The document as indented JSON, the same bytes on every run."""
-    found = document(comparisons, exit_code)
-    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
+    return encoded(document(comparisons, exit_code))
+
+
+def encoded(found: Mapping[str, object]) -> bytes:
+    """A document as indented JSON."""
+    return f"{json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
 
 
 def to_prompt_lines(comparisons: Sequence[Comparison]) -> bytes:
@@ -79,6 +80,24 @@ def _comparison(c: Comparison) -> dict[str, object]:
         "notices": list(c.notices),
         "signature": str(c.signature),
     }
+
+
+def _differences(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
+    """Every two checkpoints under one reference: win rates in full, then the other metrics."""
+    held = {(c.checkpoint.name, c.reference.name): c for c in comparisons}
+    return [
+        {
+            **asdict(c),
+            "mcnemar": c.mcnemar._asdict(),
+            "metrics": {
+                subset: {name: asdict(found) for name, found in metrics.items()}
+                for subset, metrics in metric_differences(
+                    held[c.checkpoint, c.reference], held[c.against, c.reference]
+                ).items()
+            },
+        }
+        for c in contrasts(comparisons)
+    ]
 
 
 def _counts(group: Group) -> dict[str, int]:

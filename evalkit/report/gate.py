@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict
+from typing import Any
 from xml.etree import ElementTree as ET
 
-from evalkit.gate import Judged, Verdict
+from evalkit.gate import SEVERITY, Judged, Verdict
 from evalkit.report.layout import Writers, aligned, escape
 from evalkit.statistics.gates import State
 from evalkit.text import count, printable
@@ -16,6 +17,8 @@ SCHEMA_VERSION = 1
 WORDS: dict[State, str] = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
 MARKDOWN_BYTES = 900_000  # GitHub takes 1 MiB of step summary, and drops one that is larger
 CELL = 300  # characters
+ANNOTATIONS = 10  # GitHub shows no more of a step
+ANNOTATED = 1_000  # characters
 UNLAWFUL = re.compile("[\ufffe\uffff]")  # in XML; control characters are escaped before
 
 
@@ -32,13 +35,23 @@ def headline(verdict: Verdict) -> str:
 
 def to_text(verdict: Verdict) -> str:
     """The headline and a line for each rule, for a terminal."""
-    rows = [[_word(j), printable(j.name), printable(j.reason)] for j in verdict.judged]
-    return "\n".join([headline(verdict), *aligned(rows)]) + "\n"
+    return "\n".join([headline(verdict), *aligned(rows(verdict))]) + "\n"
+
+
+def rows(verdict: Verdict) -> list[list[str]]:
+    """State, rule and reason of each rule, for a table."""
+    return [[_word(j), printable(j.name), printable(j.reason)] for j in verdict.judged]
 
 
 def to_json(verdict: Verdict) -> bytes:
-    """Everything the verdict holds, as JSON; undefined numbers are null."""
-    document = {
+    """The document as indented JSON."""
+    text = json.dumps(document(verdict), indent=2, ensure_ascii=False, allow_nan=False)
+    return _encoded(text + "\n")
+
+
+def document(verdict: Verdict) -> dict[str, Any]:
+    """Everything the verdict holds; undefined numbers are null."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "state": verdict.state,
         "exit_code": verdict.exit_code,
@@ -46,7 +59,37 @@ def to_json(verdict: Verdict) -> bytes:
         "inconclusive": verdict.inconclusive,
         "judged": [asdict(j) for j in verdict.judged],
     }
-    return _encoded(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def github_annotations(verdict: Verdict) -> list[str]:
+    """Lines by which GitHub Actions marks what did not pass, worst first, at most 10.
+
+    What fails the command is an error, else a notice. All text is behind `::error` or `::notice`
+    and escaped, so that no name can begin a command of its own.
+    """
+    worst_first = sorted(verdict.judged, key=lambda j: SEVERITY.index(j.state), reverse=True)
+    unpassed = [j for j in worst_first if j.state != "pass"]
+    shown = unpassed if len(unpassed) <= ANNOTATIONS else unpassed[: ANNOTATIONS - 1]
+    kinds = ["error" if _fails(j, verdict) else "notice" for j in unpassed]
+    lines = [
+        _annotation(kind, f"{_word(j)} {j.name}: {j.reason}")
+        for kind, j in zip(kinds, shown, strict=False)
+    ]
+    if more := unpassed[len(shown) :]:
+        text = f"{count(len(more), 'more rule')} did not pass; {headline(verdict)}"
+        lines.append(_annotation(kinds[len(shown)], text))  # worst first
+    return lines
+
+
+def _fails(j: Judged, verdict: Verdict) -> bool:
+    """Whether a rule moves the exit code."""
+    return j.state == "fail" or (j.state == "inconclusive" and verdict.inconclusive == "fail")
+
+
+def _annotation(kind: str, text: str) -> str:
+    shown = _encoded(printable(text)).decode()
+    cut = shown if len(shown) <= ANNOTATED else f"{shown[:ANNOTATED]}…"
+    return f"::{kind} title=evalkit gate::{cut.replace('%', '%25')}"
 
 
 def to_markdown(verdict: Verdict, *, most: int = MARKDOWN_BYTES) -> bytes:
@@ -58,9 +101,7 @@ def to_markdown(verdict: Verdict, *, most: int = MARKDOWN_BYTES) -> bytes:
         verdict: What to lay out.
         most: Bytes; rules that do not fit are counted instead.
     """
-    worst_first = sorted(
-        verdict.judged, key=lambda j: ("fail", "inconclusive", "pass").index(j.state)
-    )
+    worst_first = sorted(verdict.judged, key=lambda j: SEVERITY.index(j.state), reverse=True)
     head = f"**{headline(verdict)}**\n\n| state | rule | reason |\n| --- | --- | --- |\n"
     room = most - len(head.encode()) - 100  # for the line that counts the rest
     rows: list[str] = []
@@ -80,8 +121,7 @@ def to_junit(verdict: Verdict) -> bytes:
 
     What is inconclusive is a failure if the policy says so, else skipped.
     """
-    fails = {"fail"} | ({"inconclusive"} if verdict.inconclusive == "fail" else set())
-    failures = sum(j.state in fails for j in verdict.judged)
+    failures = sum(_fails(j, verdict) for j in verdict.judged)
     skipped = len(verdict.judged) - failures - verdict.number_of("pass")
     counts = {"tests": len(verdict.judged), "failures": failures, "errors": 0, "skipped": skipped}
     totals = {name: str(number) for name, number in counts.items()}
@@ -90,7 +130,7 @@ def to_junit(verdict: Verdict) -> bytes:
     for j in verdict.judged:
         about = {"classname": "evalkit.gate", "name": _xml(j.name)}
         case = ET.SubElement(suite, "testcase", about)
-        if j.state in fails:
+        if _fails(j, verdict):
             said = {"message": _xml(j.reason), "type": j.state}
             ET.SubElement(case, "failure", said).text = _xml(j.reason)
         elif j.state == "inconclusive":

@@ -10,7 +10,7 @@ all looks of the run together.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -265,15 +265,3 @@ def _standardised(columns: FloatArray) -> FloatArray:
     varies = spread > 1e-12 * np.abs(columns).max(axis=0)
     found: FloatArray = (columns - columns.mean(axis=0)) / np.where(varies, spread, np.nan)
     return found
-
-
-def duplicate_rate(completions: Sequence[Hashable]) -> float | None:
-    """Share of completions that repeat an earlier one, in [0, 1): a collapse shows here.
-
-    Args:
-        completions: Texts, or digests of them, of one checkpoint.
-
-    Returns:
-        1 − distinct / all; None without any.
-    """
-    return 1 - len(set(completions)) / len(completions) if completions else None

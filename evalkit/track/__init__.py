@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from glob import glob
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -24,21 +22,36 @@ from evalkit.signature import signature_line
 from evalkit.statistics.agreement import agreement
 from evalkit.statistics.checkpoint_choice import best_set, chosen
 from evalkit.statistics.curve_agreement import kendall_tau_b
+from evalkit.statistics.deciding import decided_difference
 from evalkit.statistics.intervals import mean
 from evalkit.statistics.multiplicity import max_t_bands
-from evalkit.statistics.over_optimisation import over_optimisation
+from evalkit.statistics.over_optimisation import (
+    correlation_drift,
+    length_drift,
+    over_optimisation,
+)
 from evalkit.statistics.resampling import Keys
 from evalkit.statistics.sequential import Plan
 from evalkit.statistics.tracking import change_point, cusum, degradation_alarms
 from evalkit.store import Store
-from evalkit.text import count, did_you_mean, listing
-from evalkit.track.history import Entry, entry_of, merged, write_history
+from evalkit.text import count, listing
+from evalkit.track.before import (
+    check_before,
+    check_distinct,
+    check_history,
+    check_proxy,
+    known_step,
+    matching,
+    run_plan,
+)
+from evalkit.track.history import Entry, entry_of, merged, read_history, write_history
 from evalkit.track.result import Consensus, Curve, Metric, Monitor, Options, Point, Track
 from evalkit.version import __version__
 from evalkit.workspace import Workspace
 
 __all__ = [
-    "Consensus", "Curve", "Monitor", "Options", "Point", "Track", "compared", "matching", "track",
+    "Consensus", "Curve", "Monitor", "Options", "Point", "Track", "check_history",
+    "compared", "matching", "track",
 ]  # fmt: skip
 
 RESAMPLES = 4_999
@@ -53,34 +66,9 @@ class _Run(NamedTuple):
     entries: Sequence[Entry]
     prompt_id: TextArray
     outcomes: FloatArray
+    tokens: FloatArray
+    left_out: tuple[str, ...]
     notices: tuple[str, ...]
-
-
-def matching(patterns: Sequence[str], workspace: Workspace) -> list[str]:
-    """The checkpoints that names, paths and patterns such as `ckpt_*` stand for.
-
-    Raises:
-        InputError: A pattern that nothing matches.
-    """
-    found: dict[str, None] = {}
-    references = {*workspace.reference_names(), *workspace.config["refs"]}
-    names = [name for name in workspace.names() if name not in references]
-    for pattern in patterns:
-        if not any(sign in pattern for sign in "*?[") or Path(pattern).exists():
-            hits = [pattern]
-        elif "/" in pattern:
-            found_here = glob(pattern)  # noqa: PTH207 - Path's drops "./" and refuses "/…"
-            hits = sorted(path for path in found_here if not path.endswith(".toml"))
-        else:
-            hits = [name for name in names if fnmatchcase(name, pattern)]
-        if not hits:
-            raise InputError(
-                f"no checkpoint matches {pattern!r}",
-                where=f"known: {listing(names)}",
-                fix=did_you_mean(pattern, names) or "name files, or a pattern with a folder in it",
-            )
-        found |= dict.fromkeys(hits)
-    return list(found)
 
 
 def compared(
@@ -115,7 +103,7 @@ def compared(
         level=options.level,
         seed=options.seed,
     )
-    _check_before(checkpoints, [spec.name for spec in reward_models], workspace, options)
+    check_before(checkpoints, [spec.name for spec in reward_models], workspace, options)
     return [
         compare(checkpoints, [reference], spec, workspace, store, options=how, settings=settings)
         for spec in reward_models
@@ -136,18 +124,20 @@ def track(
         options: Choices that can move a number.
 
     Raises:
-        InputError: Checkpoints without steps or with equal ones, a history of another run, more
-            checkpoints than planned, a proxy that is not among several reward models.
+        InputError: Checkpoints without steps or with equal ones, a history of another run or
+            plan, or that another run has written meanwhile, more checkpoints than planned, a proxy
+            that is not among several reward models.
     """
     options = options or Options()
     _check_models(comparisons, options)
-    now = [entry_of(c, _step(c)) for of_model in comparisons for c in of_model]
-    entries = merged(history, now)
+    now = [_entry(c) for of_model in comparisons for c in of_model]
+    stored, plan = None if history is None else read_history(history), run_plan(options)
+    entries = merged(stored, now, plan)
     runs = sorted(
         (_run(of_model[0].reward_model, entries, options.metric) for of_model in comparisons),
         key=lambda run: (not _is_proxy(run, options), run.reward_model),
     )
-    _check_distinct({e.checkpoint: e.step for e in runs[0].entries}, options)
+    check_distinct({e.checkpoint: e.step for e in runs[0].entries}, options)
     monitored = runs[1:] if options.proxy is not None else []
     result = Track(
         reference=comparisons[0][0].reference.name,
@@ -158,8 +148,8 @@ def track(
         stored=tuple(sorted({e.checkpoint for e in entries} - {e.checkpoint for e in now})),
         signature=_signature(runs, comparisons[0][0], options),
     )
-    if history is not None:
-        write_history(history, entries)
+    if stored is not None:
+        write_history(stored, plan, entries)
     return result
 
 
@@ -173,44 +163,19 @@ def _check_models(comparisons: Sequence[Sequence[Comparison]], options: Options)
             raise InputError(
                 f"a reward model is named twice: {listing(names)}", fix="name each of them once"
             )
-    _check_proxy(names, options)
+    check_proxy(names, options)
 
 
 def _is_proxy(run: _Run, options: Options) -> bool:
     return run.reward_model.rpartition("#")[0] == options.proxy
 
 
-def _check_proxy(names: Sequence[str], options: Options) -> None:
-    if options.proxy is not None and (options.proxy not in names or len(names) < 2):
-        raise InputError(
-            f"{options.proxy!r} is not among several reward models: {listing(names)}",
-            fix="name it with --reward-model too, beside one that is held out",
-        )
-
-
-def _check_before(
-    checkpoints: Sequence[str], models: Sequence[str], workspace: Workspace, options: Options
-) -> None:
-    """What can be refused before anything is scored: the proxy, steps, more than planned."""
-    _check_proxy(models, options)
-    found = [workspace.completion_set(spec, "checkpoint") for spec in checkpoints]
-    steps = {source.name: _known_step(source.name, source.step, source.path) for source in found}
-    _check_distinct(steps, options)
-
-
-def _known_step(name: str, step: int | None, where: str) -> int:
-    if step is None:
-        raise InputError(
-            f"checkpoint {name!r} has no training step",
-            where=where,
-            fix=f"step = 1200 in [checkpoints.{name}] of evalkit.toml, or in a .toml file beside "
-            "its own",
-        )
-    return step
-
-
-def _step(c: Comparison) -> int:
-    return _known_step(c.checkpoint.name, c.checkpoint.step, c.checkpoint.source)
+def _entry(c: Comparison) -> Entry:
+    """What a comparison leaves to the history; a step that only its name tells is said to be so."""
+    name, stated = c.checkpoint.name, c.checkpoint.step
+    step = known_step(name, stated, c.checkpoint.source)
+    said = () if stated is not None else (f"step {step} of {name} is read from its name",)
+    return entry_of(c, step, said)
 
 
 def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _Run:
@@ -224,7 +189,10 @@ def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _R
             f"no prompt has a {metric} under {model.name!r} at every checkpoint",
             fix="track another metric, or checkpoints that answer the same prompts",
         )
-    values = [[e.prompts[i][column] for e in mine] for i in shared]
+    values, tokens = (
+        np.array([[e.prompts[i][k] for e in mine] for i in shared], dtype=np.float64)
+        for k in (column, TOKENS)
+    )
     notices = dict.fromkeys(notice for e in mine for notice in e.notices)
     if lacking := len(set.union(*known)) - len(shared):
         notices[f"{count(lacking, 'prompt')} not answered at every checkpoint left out"] = None
@@ -232,27 +200,17 @@ def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _R
         f"{model.name}#{model.fingerprint[:16]}",
         mine,
         np.array(shared, dtype=object),
-        np.array(values, dtype=np.float64),
+        values,
+        tokens,
+        _left_out(mine),
         tuple(notices),
     )
 
 
-def _check_distinct(steps: Mapping[str, int], options: Options) -> None:
-    """Checkpoint -> step: no two alike, and no more than planned."""
-    known = list(steps.values())
-    if len(set(known)) < len(known):
-        twice = next(step for step in known if known.count(step) > 1)
-        raise InputError(
-            f"two checkpoints have step {twice}: "
-            f"{listing([name for name, step in steps.items() if step == twice])}",
-            fix="give each its own step, or leave one out",
-        )
-    if options.planned is not None and len(known) > options.planned:
-        raise InputError(
-            f"{len(known)} checkpoints, but {options.planned} were planned",
-            fix="the alarms' error was shared out over those planned: plan for all of them, before "
-            "the run, or leave --planned out",
-        )
+def _left_out(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Prompts that one of the entries does not have; a tie that was dropped is one it has."""
+    every = {i for e in entries for i in (*e.prompts, *e.left_out)}
+    return tuple(sorted(i for i in every if any(i not in e.prompts for e in entries)))
 
 
 def _plan(options: Options) -> Plan:
@@ -277,7 +235,7 @@ def _curve(run: _Run, options: Options) -> Curve:
             e.step,
             mean(run.outcomes[:, t], bounded=True, level=options.level),
             bands.bands[t],
-            _tokens(e, run.prompt_id),
+            _tokens(run.tokens[:, t]),
         )
         for t, e in enumerate(run.entries)
     )
@@ -292,6 +250,11 @@ def _curve(run: _Run, options: Options) -> Curve:
         change=change_point(run.outcomes, keys, steps=steps, level=options.level),
         best=best_set(run.outcomes, keys, level=options.level),
         chosen=chosen(run.outcomes, keys, level=options.level),
+        differences=tuple(
+            decided_difference(run.outcomes[:, -1], earlier, level=options.level)
+            for earlier in run.outcomes.T[:-1]
+        ),
+        left_out=run.left_out,
         notices=run.notices,
     )
 
@@ -300,9 +263,9 @@ def _keys(run: _Run, options: Options) -> Keys:
     return bootstrap_keys(run.prompt_id.tolist(), options.seed)
 
 
-def _tokens(entry: Entry, prompt_id: TextArray) -> float | None:
-    known = [tokens for i in prompt_id.tolist() if (tokens := entry.prompts[i][TOKENS]) is not None]
-    return float(np.mean(known)) if known else None
+def _tokens(column: FloatArray) -> float | None:
+    known = column[~np.isnan(column)]
+    return float(np.mean(known)) if len(known) else None
 
 
 def _shared(runs: Sequence[_Run]) -> tuple[list[str], list[FloatArray]]:
@@ -333,8 +296,17 @@ def _consensus(runs: Sequence[_Run], options: Options) -> Consensus:
 def _monitor(proxy: _Run, held_out: _Run, options: Options) -> Monitor:
     shared, (a, b) = _shared([proxy, held_out])
     keys = bootstrap_keys(shared, options.seed)
-    looks = over_optimisation(a, b, keys, _plan(options), margin=options.margin)
-    return Monitor(proxy.reward_model, held_out.reward_model, len(shared), looks)
+    plan = _plan(options)
+    tokens = proxy.tokens[np.isin(proxy.prompt_id, shared)]
+    counted = not np.isnan(tokens).any()
+    return Monitor(
+        proxy=proxy.reward_model,
+        held_out=held_out.reward_model,
+        prompts=len(shared),
+        looks=over_optimisation(a, b, keys, plan, margin=options.margin),
+        length=length_drift(tokens, keys, plan) if counted else None,
+        length_correlation=correlation_drift(a, tokens, keys, plan) if counted else None,
+    )
 
 
 def _signature(runs: Sequence[_Run], first: Comparison, options: Options) -> str:

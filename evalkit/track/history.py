@@ -1,34 +1,56 @@
 """The history of a run: what each checkpoint got on each prompt, so that later ones stay paired.
 
-JSON Lines, one checkpoint under one reward model a line. Bootstrap weights follow from prompt ids,
-so checkpoints scored weeks apart are paired exactly, in any order and on any machine.
+JSON Lines: the plan of the run, then one checkpoint under one reward model a line. Bootstrap
+weights follow from prompt ids, so checkpoints scored weeks apart are paired exactly, in any order
+and on any machine.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evalkit.comparison import Comparison
-from evalkit.data import digest
+from evalkit.data import CompletionSet, digest
 from evalkit.errors import Fault, InputError, MalformedError
 from evalkit.formats import containers
-from evalkit.formats.fields import Fields
+from evalkit.formats.fields import Fields, Record
+from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.text import listing
 from evalkit.workspace import write_atomic
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+LISTS = ("notices", "left_out")
 SAME_RUN = {
     "reference_digest": "another reference, or other completions of it",
     "benchmark": "another benchmark",
     "ties": "another tie rule",
 }
+
+
+class RunPlan(NamedTuple):
+    """What the error of the alarms is spent over, declared with the first checkpoint.
+
+    Attributes:
+        planned: Checkpoints the run will have; None if nobody knows.
+        window: Neighbouring checkpoints averaged.
+        level: Of bands and alarms.
+    """
+
+    planned: int | None
+    window: int
+    level: float
+
+    def __str__(self) -> str:
+        planned = "none planned" if self.planned is None else f"{self.planned} planned"
+        return f"{planned}, window {self.window}, level {self.level:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +68,7 @@ class Entry:
         benchmark: Whose prompts had to be answered; empty if none was named.
         ties: The tie rule.
         notices: What a reader of its numbers must know.
+        left_out: Ids of prompts that could not be paired or scored, sorted.
         prompts: Prompt id -> outcome, win probability, tokens; None where there is none.
     """
 
@@ -59,6 +82,7 @@ class Entry:
     benchmark: str
     ties: str
     notices: tuple[str, ...]
+    left_out: tuple[str, ...]
     prompts: Mapping[str, tuple[float | None, float | None, float | None]]
 
     @property
@@ -67,8 +91,8 @@ class Entry:
         return self.checkpoint, self.fingerprint
 
 
-def entry_of(c: Comparison, step: int) -> Entry:
-    """What a comparison leaves to the history."""
+def entry_of(c: Comparison, step: int, notices: tuple[str, ...] = ()) -> Entry:
+    """What a comparison leaves to the history, with notices of its own and further ones."""
     tokens = np.where(c.table.checkpoint_tokens > 0, c.table.checkpoint_tokens, np.nan)
     columns = (c.table.outcome, c.table.probability, tokens)
     rows = zip(c.table.prompt_id.tolist(), *(x.tolist() for x in columns), strict=True)
@@ -82,24 +106,80 @@ def entry_of(c: Comparison, step: int) -> Entry:
         fingerprint=c.reward_model.fingerprint,
         benchmark=c.signature.benchmark,
         ties=c.signature.ties,
-        notices=c.notices,
+        notices=(*c.notices, *notices),
+        left_out=tuple(sorted(c.table.unmatched.prompt_ids)),
         prompts={i: tuple(map(_number, values)) for i, *values in rows},  # type: ignore[misc]
     )
 
 
-def merged(path: Path | None, now: Sequence[Entry]) -> list[Entry]:
-    """What a history file holds together with what was compared now, sorted.
+def entry_to_come(
+    checkpoint: CompletionSet,
+    step: int,
+    reference: CompletionSet,
+    model: RewardModelSpec,
+    choices: tuple[str, str],
+) -> Entry:
+    """The entry of a checkpoint before it is scored: no numbers, but all that can be refused.
+
+    `choices` are the benchmark, empty if there is none, and the tie rule.
+    """
+    answered = {p.prompt_id for p in reference.prompts}
+    ids = (p.prompt_id for p in checkpoint.prompts if p.prompt_id in answered)
+    return Entry(
+        checkpoint=checkpoint.name,
+        digest=checkpoint.digest,
+        step=step,
+        reference=reference.name,
+        reference_digest=reference.digest,
+        reward_model=model.name,
+        fingerprint=model.fingerprint,
+        benchmark=choices[0],
+        ties=choices[1],
+        notices=(),
+        left_out=(),
+        prompts=dict.fromkeys(ids, (None, None, None)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A history file as it was read.
+
+    Attributes:
+        path: The file.
+        content: Its bytes; empty if it is not there yet.
+        plan: Of the run; None if the file is empty.
+        entries: In the order of its lines.
+    """
+
+    path: Path
+    content: bytes
+    plan: RunPlan | None
+    entries: tuple[Entry, ...]
+
+
+def merged(history: History | None, now: Sequence[Entry], plan: RunPlan) -> list[Entry]:
+    """What a history holds together with what was compared now, sorted.
 
     Args:
-        path: The file; None, or one that is not there yet, holds nothing.
+        history: As it was read; None where none is kept.
         now: At least one entry.
+        plan: Of this run.
 
     Raises:
-        InputError: The file is of another run, or has a checkpoint with other completions or
-            another step under one name, or some reward model lacks a checkpoint of another.
-        MalformedError: Lines that are no entries.
+        InputError: The history is of another run or plan, or has a checkpoint with other
+            completions or another step under one name, or shares no prompt with a new one, or some
+            reward model lacks a checkpoint of another.
     """
-    stored = read_history(path) if path is not None and path.exists() else []
+    stored = history.entries if history else ()
+    path = history.path if history else Path()
+    if history and history.plan not in {None, plan}:
+        raise InputError(
+            f"the history was planned otherwise: {history.plan}; now {plan}",
+            where=str(path),
+            fix="leave --planned, --window and --ci out to follow it, or start another history: "
+            "the error of the alarms was shared out by its plan",
+        )
     for old in stored:
         _check_same_run(str(path), old, now[0])
     by_name = {e.checkpoint: e for e in stored}
@@ -114,6 +194,12 @@ def merged(path: Path | None, now: Sequence[Entry]) -> list[Entry]:
             )
     entries = {e.key: e for e in (*stored, *now)}.values()
     _check_whole(str(path), entries)
+    if stored and not set.intersection(*({*e.prompts} for e in entries)):
+        raise InputError(
+            "the history and the new checkpoints share no prompt",
+            where=str(path),
+            fix="track checkpoints that answer the same prompts, or start another history file",
+        )
     return sorted(entries, key=lambda e: (e.fingerprint, e.step, e.checkpoint))
 
 
@@ -143,45 +229,67 @@ def _check_same_run(where: str, old: Entry, new: Entry) -> None:
             )
 
 
-def read_history(path: Path) -> list[Entry]:
-    """Read every entry of a history file.
+def read_history(path: Path) -> History:
+    """Read a history file; one that is not there, or empty, holds nothing.
 
     Raises:
-        MalformedError: Lines that are no entries of this schema, with file and line.
+        InputError: It cannot be read.
+        MalformedError: Lines that are no plan and entries of this schema, with file and line.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", fix="name a file for the history")
+    content = path.read_bytes() if path.exists() else b""
+    if not content:
+        return History(path, content, None, ())
     faults: list[Fault] = []
-    found = []
-    for record in containers.records(str(path), faults):
-        known = len(faults)
-        fields = Fields(record, faults)
-        entry = _entry(fields, record.value)
-        if len(faults) == known and entry is not None:
-            found.append(entry)
+    lines = containers.records(str(path), faults)
+    plan = _plan(next(lines, Record(f"{path}:1", {})), faults)
+    found = [entry for record in lines if (entry := _sound_entry(record, faults))]
     if faults:
         raise MalformedError(
             str(path), faults, fix="restore the file, or start another; it is written by track"
         )
-    return found
+    return History(path, content, plan, tuple(found))
+
+
+def _plan(record: Record, faults: list[Fault]) -> RunPlan | None:
+    """The plan that the first line states."""
+    stated = record.value.get("plan")
+    known = isinstance(stated, dict) and list(stated) == list(RunPlan._fields)
+    plan = RunPlan(**stated) if isinstance(stated, dict) and known else None
+    if record.value.get("schema_version") != SCHEMA_VERSION:
+        Fields(record, faults).fault("schema_version", f"must be {SCHEMA_VERSION}")
+    elif plan is None:
+        Fields(record, faults).fault("plan", "must state planned, window and level")
+    elif record.value.get("checksum") != _checksum(plan._asdict()):
+        Fields(record, faults).fault("checksum", "does not match the plan")
+    return plan
+
+
+def _sound_entry(record: Record, faults: list[Fault]) -> Entry | None:
+    known = len(faults)
+    entry = _entry(Fields(record, faults), record.value)
+    return entry if len(faults) == known else None
 
 
 def _entry(fields: Fields, value: Mapping[str, Any]) -> Entry | None:
     if fields.integer("schema_version") != SCHEMA_VERSION:
         fields.fault("schema_version", f"must be {SCHEMA_VERSION}")
         return None
-    names = [name for name in Entry.__slots__ if name not in {"step", "notices", "prompts"}]
+    names = [name for name in Entry.__slots__ if name not in {"step", *LISTS, "prompts"}]
     texts = {name: fields.text(name) or "" for name in names}
-    notices = fields.texts("notices") if value.get("notices") != [] else ()
+    lists = {name: fields.texts(name) if value.get(name) != [] else () for name in LISTS}
     step, prompts = fields.integer("step"), value.get("prompts")
     if step is None:
         fields.fault("step", "is missing")
     if not isinstance(prompts, dict) or not all(map(_is_row, prompts.values())):
         fields.fault("prompts", "must map each prompt id to outcome, probability and tokens")
         return None
-    said = {**texts, "step": step, "notices": notices, "prompts": prompts}
+    said = {**texts, **lists, "step": step, "prompts": prompts}
     if value.get("checksum") != _checksum(said):
         fields.fault("checksum", "does not match the entry")
     rows = {i: tuple(row) for i, row in prompts.items()}
-    return Entry(step=step or 0, notices=notices, prompts=rows, **texts)
+    return Entry(step=step or 0, prompts=rows, **texts, **lists)  # type: ignore[arg-type]
 
 
 def _is_row(row: object) -> bool:
@@ -193,14 +301,49 @@ def _is_row(row: object) -> bool:
     )
 
 
-def write_history(path: Path, entries: Sequence[Entry]) -> None:
-    """Write all entries, whole or not at all; the same entries make the same bytes."""
-    lines = []
+def write_history(history: History, plan: RunPlan, entries: Sequence[Entry]) -> None:
+    """Write a plan and all entries in place of what was read, whole or not at all.
+
+    The same entries make the same bytes.
+
+    Raises:
+        InputError: The file is no longer what was read: another run has written it.
+    """
+    lines: list[dict[str, Any]] = [
+        {
+            "schema_version": SCHEMA_VERSION,
+            "plan": plan._asdict(),
+            "checksum": _checksum(plan._asdict()),
+        }
+    ]
     for entry in entries:
         value = {**asdict(entry), "prompts": {i: list(r) for i, r in entry.prompts.items()}}
-        line = {"schema_version": SCHEMA_VERSION, **value, "checksum": _checksum(value)}
-        lines.append(json.dumps(line, allow_nan=False) + "\n")
-    write_atomic(path, "".join(lines).encode())
+        lines.append({"schema_version": SCHEMA_VERSION, **value, "checksum": _checksum(value)})
+    content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
+    _swap(history.path, history.content, content)
+
+
+def _swap(path: Path, before: bytes, after: bytes) -> None:
+    """Replace a file that is still what it was; of several writers at once one does.
+
+    The lock is on the file that is replaced: who waits for it finds another one in its place. It
+    ends with its process.
+    """
+    try:
+        with path.open("ab") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            unchanged = path.read_bytes() == before
+            if unchanged:
+                write_atomic(path, after)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", fix="make it writable, or name another file"
+        ) from None
+    if not unchanged:
+        raise InputError(
+            f"{path} was written by another run meanwhile; nothing is lost, and nothing added",
+            fix="run the same command again: what it scored is kept",
+        )
 
 
 def _checksum(value: Mapping[str, Any]) -> str:

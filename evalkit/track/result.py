@@ -8,13 +8,15 @@ from typing import Literal
 
 from evalkit.data import FloatArray, TextArray
 from evalkit.errors import InputError
+from evalkit.gate import Verdict
 from evalkit.pairing import Missing, TieRule
 from evalkit.statistics.agreement import Agreement
 from evalkit.statistics.checkpoint_choice import BestSet, Chosen
 from evalkit.statistics.curve_agreement import RankCorrelation
+from evalkit.statistics.deciding import DecidedDifference
 from evalkit.statistics.intervals import Estimate
 from evalkit.statistics.multiplicity import Band
-from evalkit.statistics.over_optimisation import OverOptimisationLook
+from evalkit.statistics.over_optimisation import Change, OverOptimisationLook
 from evalkit.statistics.tracking import ChangePoint, Cusum, DegradationLook
 
 Metric = Literal["win_rate", "win_probability"]
@@ -104,6 +106,8 @@ class Curve:
         change: Where the curve bends; None below four checkpoints or without variance.
         best: The checkpoints that could be the best.
         chosen: The earliest within a standard error of the best, with its corrected value.
+        differences: The newest checkpoint minus each earlier one, T − 1 of them.
+        left_out: Prompts that some checkpoint does not have, sorted.
         notices: What a reader must know.
     """
 
@@ -116,6 +120,8 @@ class Curve:
     change: ChangePoint | None
     best: BestSet
     chosen: Chosen
+    differences: tuple[DecidedDifference, ...]
+    left_out: tuple[str, ...]
     notices: tuple[str, ...]
 
     @property
@@ -134,12 +140,18 @@ class Monitor:
         held_out: The other.
         prompts: Those that both have a number on at every checkpoint.
         looks: What both say at each checkpoint.
+        length: Change of the log of the mean tokens since the first checkpoint, None there; beside
+            the alarms, to tell what the proxy may be rewarding. None where tokens are not known.
+        length_correlation: The same of the correlation over prompts of the metric under the proxy
+            and tokens; None too at checkpoints where either does not vary.
     """
 
     proxy: str
     held_out: str
     prompts: int
     looks: tuple[OverOptimisationLook, ...]
+    length: tuple[Change | None, ...] | None
+    length_correlation: tuple[Change | None, ...] | None
 
     @property
     def alarms(self) -> dict[str, list[int]]:
@@ -177,6 +189,7 @@ class Track:
         monitors: The proxy beside each other reward model; empty without a proxy.
         stored: Checkpoints that came from the history file alone.
         signature: Every choice that can move the numbers.
+        verdict: What a gate says of the newest checkpoint; None where none was asked.
     """
 
     reference: str
@@ -186,6 +199,7 @@ class Track:
     monitors: tuple[Monitor, ...]
     stored: tuple[str, ...]
     signature: str
+    verdict: Verdict | None = None
 
     @property
     def alarmed(self) -> bool:
@@ -195,5 +209,7 @@ class Track:
 
     @property
     def exit_code(self) -> int:
-        """3 if an alarm is raised and was to fail the command, else 0."""
-        return 3 if self.options.fail_on == "alarm" and self.alarmed else 0
+        """3 if an alarm is raised and was to fail the command, else the gate's."""
+        if self.options.fail_on == "alarm" and self.alarmed:
+            return 3
+        return self.verdict.exit_code if self.verdict else 0

@@ -111,11 +111,7 @@ def _scores(table: AccuracyTable) -> bytes:
 
 
 def _hub(run: Accuracies, table: AccuracyTable, date: str) -> bytes:
-    if not run.suite.data[0].hub:
-        raise InputError(
-            f"the rows of {run.suite.title} are on no Hub", where=run.suite.path,
-            fix="write another kind, or name their `hub` in a suite file of your own",
-        )  # fmt: skip
+    check_suite("hub", run.suite)
     score = table.overall.score
     counts = f"of all rows ties {score.ties}, errors {score.errors}, truncated {score.truncated}"
     notes = "; ".join([run.suite.title, CREDITS[run.suite.credit], counts, table.signature])
@@ -127,6 +123,23 @@ def _hub(run: Accuracies, table: AccuracyTable, date: str) -> bytes:
     if not entries:
         raise InputError("no accuracy has a value to record", where=run.suite.title)
     return hub_yaml(entries)
+
+
+def check_suite(kind: str, suite: Suite) -> None:
+    """Refuse a kind of export that the suite cannot have, before anything is scored.
+
+    Raises:
+        InputError: Its rows are on no Hub, or under a name that is none.
+    """
+    if kind == "hub" and not suite.data[0].hub:
+        raise InputError(
+            f"the rows of {suite.title} are on no Hub", where=suite.path,
+            fix="write another kind, or name their `hub` in a suite file of your own",
+        )  # fmt: skip
+    if kind in {"hub", "every-eval-ever"}:
+        for data in suite.data:
+            if data.hub:
+                _dataset(data)
 
 
 def _tasks(run: Accuracies, table: AccuracyTable, data: Data) -> dict[str, Estimate]:

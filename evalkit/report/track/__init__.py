@@ -1,4 +1,4 @@
-"""A run over its checkpoints as text, Markdown, JSON, HTML and figures."""
+"""A run over its checkpoints as text, Markdown, JSON, CSV, HTML and figures."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from evalkit.report.layout import (
     markdown_signature,
     markdown_table,
 )
-from evalkit.report.track.document import to_json
-from evalkit.report.track.tables import blocks, notices, title, verdicts
+from evalkit.report.track.document import document, to_csv, to_json
+from evalkit.report.track.tables import blocks, gated, notices, title, verdicts
 from evalkit.text import printable
 from evalkit.track import Track
 
-__all__ = ["check_output", "to_html", "to_json", "to_markdown", "to_text", "write"]
+__all__ = [
+    "check_output",
+    "document",
+    "to_csv",
+    "to_html",
+    "to_json",
+    "to_markdown",
+    "to_text",
+    "write",
+]
 
 
 def to_text(track: Track) -> str:
@@ -33,7 +42,7 @@ def to_text(track: Track) -> str:
 def to_markdown(track: Track) -> bytes:
     """The same as Markdown; text is escaped."""
     lines = [f"{escape(printable(line))}\n" for line in [*verdicts(track), title(track)]]
-    for block in blocks(track):
+    for block in [*gated(track), *blocks(track)]:
         rows = [[printable(cell) for cell in row] for row in block.table]
         lines += [f"## {escape(printable(block.title))}", ""]
         lines += [*markdown_table(rows), ""] if rows else []
@@ -52,7 +61,7 @@ def to_html(track: Track) -> bytes:
         track=track,
         title=title(track),
         verdicts=verdicts(track),
-        blocks=blocks(track),
+        blocks=[*gated(track), *blocks(track)],
         notices=notices(track),
         level=f"{100 * track.options.level:g}",
         error=f"{100 * (1 - track.options.level):g}",
@@ -70,6 +79,7 @@ def _drawn(track: Track, kind: Literal["svg", "png"]) -> bytes:
 WRITERS = Writers[Track](
     {
         ".json": to_json,
+        ".csv": to_csv,
         ".md": to_markdown,
         ".svg": lambda track: _drawn(track, "svg"),
         ".png": lambda track: _drawn(track, "png"),

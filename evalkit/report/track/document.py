@@ -7,6 +7,8 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from evalkit.report import gate
+from evalkit.report.layout import csv_lines
 from evalkit.statistics.agreement import Agreement
 from evalkit.track import Curve, Monitor, Track
 from evalkit.track.result import Consensus
@@ -20,6 +22,37 @@ def to_json(track: Track) -> bytes:
         _nulls(document(track)), indent=2, ensure_ascii=False, allow_nan=False, sort_keys=False
     )
     return f"{text}\n".encode()
+
+
+def to_csv(track: Track) -> bytes:
+    """A row per checkpoint and reward model, numbers in full, undefined ones empty."""
+    found = _nulls(document(track))
+    shared = {key: found[key] for key in ("reference", "metric")}
+    return csv_lines(
+        [
+            {**_row(point, curve), **shared, "notices": "; ".join(curve["notices"])}
+            | {"signature": found["signature"]}
+            for curve in found["curves"]
+            for point in curve["checkpoints"]
+        ]
+    )
+
+
+def _row(point: dict[str, Any], curve: dict[str, Any]) -> dict[str, Any]:
+    estimate, band = point["estimate"], point["band"]
+    return {
+        "reward_model": curve["reward_model"],
+        **{key: point[key] for key in ("checkpoint", "step")},
+        **{
+            key: estimate[key] for key in ("value", "low", "high", "stderr", "level", "n", "method")
+        },
+        "band_low": band["low"],
+        "band_high": band["high"],
+        "tokens": point["tokens"],
+        "take": point["checkpoint"] == curve["chosen"]["checkpoint"],
+        **{key: point[key] for key in ("could_be_best", "p_best")},
+        **{f"{watch}_{key}": x for watch in ("window", "falls") for key, x in point[watch].items()},
+    }
 
 
 def document(track: Track) -> dict[str, Any]:
@@ -37,16 +70,17 @@ def document(track: Track) -> dict[str, Any]:
         "missing": options.missing,
         "seed": options.seed,
         "proxy": options.proxy,
-        "curves": [_curve(curve) for curve in track.curves],
+        "curves": [_curve(curve, track) for curve in track.curves],
         "agreement": _consensus(track.consensus, track) if track.consensus else None,
         "monitors": [_monitor(monitor, track) for monitor in track.monitors],
         "alarmed": track.alarmed,
+        "verdict": gate.document(track.verdict) if track.verdict else None,
         "signature": track.signature,
         "exit_code": track.exit_code,
     }
 
 
-def _curve(curve: Curve) -> dict[str, Any]:
+def _curve(curve: Curve, track: Track) -> dict[str, Any]:
     names = [point.checkpoint for point in curve.points]
     chosen, change = curve.chosen, curve.change
     return {
@@ -70,6 +104,16 @@ def _curve(curve: Curve) -> dict[str, Any]:
             "level": change.level,
         },
         "checkpoints": [_point(curve, t) for t in range(len(names))],
+        "differences": [
+            {
+                "checkpoint": names[-1],
+                "against": name,
+                "reference": track.reference,
+                "metrics": {"": {track.options.metric: asdict(difference)}},
+            }
+            for name, difference in zip(names, curve.differences, strict=False)
+        ],
+        "left_out": list(curve.left_out),
         "notices": list(curve.notices),
     }
 
@@ -142,6 +186,11 @@ def _monitor(monitor: Monitor, track: Track) -> dict[str, Any]:
                     name: change and change._asdict()
                     for name in ("a", "b", "gap", "a_since_best", "b_since_best")
                     for change in [getattr(x, name)]
+                },
+                **{
+                    name: drift and (change := drift[x.step]) and change._asdict()
+                    for name in ("length", "length_correlation")
+                    for drift in [getattr(monitor, name)]
                 },
                 "best": None if x.best is None else names[x.best],
                 **{kind: getattr(x, kind) for kind in ("hard", "turned", "soft")},

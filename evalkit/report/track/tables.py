@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from evalkit.report import gate
 from evalkit.report.tables import UNDEFINED, percent, rate
 from evalkit.statistics.agreement import Agreement
 from evalkit.statistics.intervals import Estimate
@@ -56,6 +57,19 @@ def blocks(track: Track) -> list[Block]:
     if track.consensus is not None:
         found.append(_consensus(track.consensus, track))
     return found + [_monitor(monitor, track) for monitor in track.monitors]
+
+
+def gated(track: Track) -> list[Block]:
+    """What a gate says of the newest checkpoint; nothing where none was asked."""
+    if track.verdict is None:
+        return []
+    return [
+        Block(
+            gate.headline(track.verdict),
+            [["state", "rule", "reason"], *gate.rows(track.verdict)],
+            [],
+        )
+    ]
 
 
 def at(point: Point) -> str:
@@ -198,12 +212,14 @@ def contested(said: Agreement) -> str:
 
 def _monitor(monitor: Monitor, track: Track) -> Block:
     head = ["checkpoint", "step", "proxy", "held out", "gap", "proxy since best",
-            "held out since best", ""]  # fmt: skip
+            "held out since best", "length", "its correlation with the proxy", ""]  # fmt: skip
     rows = [
         [
             point.checkpoint,
             f"{point.step}",
             *map(_change, (x.a, x.b, x.gap, x.a_since_best, x.b_since_best)),
+            _factor(monitor.length[x.step] if monitor.length else None),
+            _change(monitor.length_correlation[x.step] if monitor.length_correlation else None),
             ", ".join(
                 f"ALARM: {kind}" if kind != "soft" else kind
                 for kind in ("hard", "turned", "soft")
@@ -220,6 +236,9 @@ def _monitor(monitor: Monitor, track: Track) -> Block:
             "the best earlier window of the held-out one, with bounds that hold at all checkpoints",
             "hard: proxy up and held out down since the first; turned: the same since the best; "
             f"soft: proxy up, held out within ±{track.options.margin:g}",
+            "length: by what factor the mean tokens, prompt included, grew since the first; its "
+            f"correlation over prompts with the {METRICS[track.options.metric]} under the proxy "
+            "changed by so much: where both rise, the proxy may be rewarding length",
         ],
     )
 
@@ -232,6 +251,17 @@ def _change(change: Change | None) -> str:
         for x in (change.low, change.high)
     ]
     return f"{change.value:+.2f} [{', '.join(ends)}]"
+
+
+def _factor(change: Change | None) -> str:
+    """A change of a logarithm as a factor."""
+    if change is None:
+        return NONE
+    ends = [
+        UNDEFINED if x is None or not math.isfinite(x) else f"{math.exp(x):.2f}"
+        for x in (change.low, change.high)
+    ]
+    return f"×{math.exp(change.value):.2f} [{', '.join(ends)}]"
 
 
 def _points(difference: float | None) -> str:

@@ -1,0 +1,184 @@
+"""A gate on a run: the newest checkpoint, under every reward model, from the saved file as well."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from evalkit.comparison import Options as CompareOptions
+from evalkit.errors import InputError
+from evalkit.gate import Policy, Rule, judge, read_result
+from evalkit.pairing import TieRule
+from evalkit.report import gate
+from evalkit.report import track as report
+from evalkit.track import Options, track
+from tests.test_contrasts import side
+from tests.test_track import PEAK, at, held, run
+
+HALF = Rule("win_rate", bound=0.5)
+NO_LOSS = Rule("win_rate", margin=0.05, against="previous")
+
+
+def judged(comparisons, *rules, options=None, history=None, **policy):
+    found = track(comparisons, options=options, history=history)
+    return replace(found, verdict=judge(report.document(found), Policy(rules, **policy)))
+
+
+def test_the_newest_checkpoint_is_under_test_by_its_own_interval():
+    for last, state in ((1.0, "pass"), (0.0, "inconclusive"), (-1.0, "fail")):
+        found = judged([run([0.5, last])], HALF)
+        (only,) = found.verdict.judged
+        (curve,) = found.curves
+        assert (only.checkpoint, only.state) == ("c01", state)
+        assert (only.value, only.low) == (
+            curve.points[1].estimate.value,
+            curve.points[1].estimate.low,
+        )
+        assert only.reward_model == curve.reward_model
+        assert only.name.endswith(f"of c01 against ref under {curve.reward_model} ≥ 0.5")
+
+
+@pytest.mark.parametrize("against", ["previous", "c00"])
+def test_a_loss_is_the_paired_difference_to_an_earlier_checkpoint(against):
+    comparisons = run([0.0, 1.0, 0.4])
+    rule = Rule("win_rate", margin=0.05, against=against)
+    (only,) = judged([comparisons], rule).verdict.judged
+    early = comparisons[1 if against == "previous" else 0]
+    oracle = stats.ttest_rel(comparisons[2].table.outcome, early.table.outcome)
+    assert (only.low, only.high) == pytest.approx(tuple(oracle.confidence_interval()))
+    assert only.baseline == early.checkpoint.name
+    assert only.state == ("fail" if against == "previous" else "pass")
+
+
+def test_every_rule_is_asked_under_each_reward_model_and_all_share_the_error():
+    one, two = run([0.0, 0.2]), run([0.0, 0.2], model="other", seed=1)
+    alone = judged([one], HALF).verdict.judged[0]
+    both = judged([one, two], HALF).verdict.judged
+    assert [j.reward_model.partition("#")[0] for j in both] == ["other", "ours"]
+    ours = next(j for j in both if j.reward_model.startswith("ours#"))
+    assert ours.low == alone.low
+    # logit-t: the upper end at 97.5 % instead of 95 %
+    logit = [np.log(x / (1 - x)) for x in (alone.value, alone.high, ours.high)]
+    ratio = stats.t.ppf(0.9875, 299) / stats.t.ppf(0.975, 299)
+    assert (logit[2] - logit[0]) / (logit[1] - logit[0]) == pytest.approx(ratio, rel=1e-4)
+
+
+def test_checkpoints_of_the_history_are_baselines_and_the_verdict_is_that_of_all_at_once(tmp_path):
+    comparisons, history = run([0.0, 1.0, 0.9]), tmp_path / "run.jsonl"
+    track([comparisons[:2]], history=history)
+    apart = judged([comparisons[2:]], HALF, NO_LOSS, history=history)
+    assert apart.verdict == judged([comparisons], HALF, NO_LOSS).verdict
+    assert [j.baseline for j in apart.verdict.judged] == ["", "c01"]
+
+
+def test_a_saved_run_is_judged_again(tmp_path):
+    found = judged([run(PEAK), run(PEAK, model="other", seed=1)], HALF, NO_LOSS)
+    report.write(found, tmp_path / "run.json")
+    saved = read_result(tmp_path / "run.json")
+    again = judge(saved, Policy((HALF, NO_LOSS)))
+    assert again == found.verdict
+    assert (saved["exit_code"], saved["verdict"]["exit_code"]) == (3, 3)
+    assert saved["verdict"] == json.loads(gate.to_json(again))
+
+
+def test_whom_a_rule_may_name():
+    found = [run([0.0, 1.0, 1.0])]
+    for rule, said in (
+        (Rule("win_rate", margin=0.05, against="c02"), "none is under test"),
+        (Rule("win_rate", margin=0.05, against="c0"), "c0 is not in the result"),
+        (Rule("mean_reward", bound=0.0), "no mean_reward"),
+        (Rule("win_rate", bound=0.5, subset="coding"), "no such subset"),
+        (Rule("win_rate", margin=0.9, against="c00", checkpoint="c01"), "no paired difference"),
+    ):
+        (only,) = judged(found, rule).verdict.judged
+        assert only.state == "fail"
+        assert said in only.reason
+    (older,) = judged(found, Rule("win_rate", bound=0.3, checkpoint="c00")).verdict.judged
+    assert (older.checkpoint, older.state) == ("c00", "pass")
+
+
+def test_the_metric_is_the_one_that_is_tracked():
+    options = Options(metric="win_probability")
+    rule = Rule("win_probability", margin=0.05, against="c00")
+    (only,) = judged([run([0.0, 1.0])], rule, options=options).verdict.judged
+    assert (only.state, only.n) == ("pass", 300)
+    (other,) = judged([run([0.0, 1.0])], HALF, options=options).verdict.judged
+    assert "no win_rate" in other.reason
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 2])
+def test_a_run_that_left_prompts_out_does_not_pass(lacking, tmp_path):
+    """Whether one checkpoint lacks them or, as if never asked, all of them."""
+    rng, ref = np.random.default_rng(3), side("ref", np.zeros(100))
+    rewards = [list(rng.normal(size=100) + 2) for _ in range(2)]
+    for k in range(2):
+        if lacking in (k, 2):
+            rewards[k][:5] = [None] * 5
+    comparisons = [held(at(side(f"c{k}", r), k), ref) for k, r in enumerate(rewards)]
+    (only,) = judged([comparisons], HALF).verdict.judged
+    assert only.state == "inconclusive"
+    assert "5 prompts left out" in only.reason
+    track([comparisons[:1]], history=tmp_path / "h")
+    assert judged([comparisons[1:]], HALF, history=tmp_path / "h").verdict.judged == (only,)
+
+
+def test_dropped_ties_are_not_left_out():
+    drop = CompareOptions(ties=TieRule(drop=True), missing="drop")
+    ref = side("ref", np.zeros(60))
+    rewards = np.ones(60)
+    rewards[:5] = 0.0
+    comparisons = [held(at(side(f"c{k}", rewards), k), ref, options=drop) for k in range(2)]
+    (only,) = judged([comparisons], HALF, options=Options(ties=TieRule(drop=True))).verdict.judged
+    assert (only.state, only.n) == ("pass", 55)
+
+
+@pytest.mark.parametrize(
+    ("shifts", "fail_on", "inconclusive", "code"),
+    [
+        ([0.5, 0.0], None, "fail", 4),
+        ([0.5, 0.0], None, "pass", 0),
+        ([0.5, 0.0], "alarm", "fail", 4),
+        ([*PEAK[:9], 0.0], "alarm", "fail", 3),
+        ([*PEAK[:9], 0.0], "alarm", "pass", 3),
+        ([*PEAK[:9], 0.0], None, "pass", 0),
+        ([0.5, 1.0], "alarm", "fail", 0),
+        ([0.5, -1.0], "alarm", "pass", 3),
+    ],
+)
+def test_the_exit_code_is_the_worse_of_alarm_and_gate_everywhere(
+    shifts, fail_on, inconclusive, code
+):
+    found = judged([run(shifts)], HALF, options=Options(fail_on=fail_on), inconclusive=inconclusive)
+    assert found.exit_code == code
+    assert json.loads(report.to_json(found))["exit_code"] == code
+    headline = gate.headline(found.verdict)
+    assert headline in report.to_markdown(found).decode()
+    assert headline in report.to_html(found).decode()
+    assert "gate " not in report.to_markdown(replace(found, verdict=None)).decode()
+
+
+BROKEN = {
+    "no curves": lambda r: r.update(curves=[]),
+    "curve": lambda r: r.update(curves=[3]),
+    "metric": lambda r: r.pop("metric"),
+    "left out": lambda r: r["curves"][0].pop("left_out"),
+    "differences": lambda r: r["curves"][0].pop("differences"),
+    "deciding": lambda r: r["curves"][0]["differences"][0]["metrics"][""]["win_rate"].update(
+        deciding=301
+    ),
+    "metrics": lambda r: r["curves"][0]["differences"][0].update(metrics=None),
+    "step": lambda r: r["curves"][0]["checkpoints"][0].update(step="9"),
+    "twice": lambda r: r["curves"][0]["checkpoints"].extend(r["curves"][0]["checkpoints"]),
+    "reward model": lambda r: r["curves"][0].update(reward_model=None),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_malformed_run_gets_no_verdict(name):
+    found = json.loads(report.to_json(track([run([0.0, 1.0])])))
+    assert judge(found, Policy((HALF, NO_LOSS))).state == "pass"
+    BROKEN[name](found)
+    with pytest.raises(InputError):
+        judge(found, Policy((HALF, NO_LOSS)))
