@@ -741,7 +741,7 @@ def side(name, rewards):
 
 
 def saved_comparison(tmp_path, rewards):
-    reference = side("ref", np.zeros(len(rewards["old"])))
+    reference = side("ref", np.zeros(len(next(iter(rewards.values())))))
     comparisons = []
     for name, found in rewards.items():
         left = side(name, found)

@@ -1,12 +1,16 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from evalkit.statistics import resampling
 from evalkit.statistics.resampling import (
     BYTES_PER_WEIGHT,
     WEIGHTS,
+    as_student,
     bootstrap_means,
     splitmix64,
     weight_blocks,
@@ -144,3 +148,10 @@ def test_bootstrap_keeps_pairs_paired():
     ones = np.ones(300)
     difference = bootstrap_means(x, ones, keys, 500) - bootstrap_means(y, ones, keys, 500)
     np.testing.assert_allclose(difference, bootstrap_means(x - y, ones, keys, 500), atol=1e-12)
+
+
+@pytest.mark.parametrize("df", [1, 4, 159])
+def test_a_normal_value_and_its_student_one_are_exceeded_equally_often(df):
+    for z in (0.0, 1.96, 5.0, 20.0):
+        assert stats.t.sf(as_student(z, df), df) == pytest.approx(stats.norm.sf(z), rel=1e-6)
+    assert as_student(math.inf, df) == as_student(50.0, df) == math.inf

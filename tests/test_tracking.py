@@ -98,6 +98,17 @@ def test_an_error_finer_than_the_resamples_cannot_be_spent():
     assert left.all()
 
 
+def test_a_look_that_has_no_error_to_spend_raises_no_alarm():
+    # 400 looks share 5 %: one in 8,000 each, which 999 resamples cannot tell
+    columns = np.zeros((200, 2)) + np.random.default_rng(1).normal(0, 0.1, (200, 2))
+    columns[:, 1] -= 5
+    look = degradation_alarms(columns, some_keys(200), Plan(looks=400, window=1, resamples=999))[1]
+    assert look.upper == math.inf
+    assert not look.alarm
+    enough = Plan(looks=2, window=1, resamples=999)
+    assert degradation_alarms(columns, some_keys(200), enough)[1].alarm
+
+
 # Degradation
 
 

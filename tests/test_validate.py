@@ -1,5 +1,6 @@
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from evalkit import validate
 from evalkit.cli import run
 from evalkit.report import validation
 from evalkit.statistics.intervals import mean
-from evalkit.validate import FEW_DECIDE, UNDER, Cell, Design, metrics, simulate
+from evalkit.validate import FEW_DECIDE, UNDER, Cell, Design, Validation, gates, metrics, simulate
 
 COMMITTED = Path(__file__).parents[1] / "docs" / "validation.csv"
+GATE = validate.studies()[0]  # the quickest study of decision rules
 
 
 def quick():
@@ -52,7 +54,9 @@ def test_quick_table_passes_and_has_every_metric(cells):
 
 def test_the_same_arguments_give_the_same_bytes(cells):
     assert validation.to_csv(cells) == validation.to_csv(quick())
-    assert validation.to_markdown(cells) == validation.to_markdown(quick())
+    rules = validate.decide(trials=30, seed=1, of=[GATE])
+    first, second = (Validation(found, rules) for found in (cells, quick()))
+    assert validation.to_markdown(first) == validation.to_markdown(second)
 
 
 def test_a_design_alone_has_the_numbers_it_has_among_others(cells):
@@ -135,18 +139,39 @@ def test_monte_carlo_error_is_that_of_a_share(cells):
 
 
 def test_command_prints_percent_and_writes_fractions(tmp_path, capsys):
-    table, text = tmp_path / "t.csv", tmp_path / "t.md"
-    assert run(["validate", "--quick", "-o", str(table), "-o", str(text)]) == 0
-    assert "evalkit: 22 cells, " in capsys.readouterr().out
+    table, rules, text = (tmp_path / name for name in ("t.csv", "t.decisions.csv", "t.md"))
+    outputs = [x for path in (table, rules, text) for x in ("-o", str(path))]
+    assert run(["validate", "--quick", *outputs]) == 0
+    out = capsys.readouterr().out
+    assert "evalkit: 22 cells, " in out
+    assert "evalkit's rules: 10 rows, " in out
     assert table.read_bytes() == validation.to_csv(quick())
+    with rules.open(newline="") as file:
+        kinds = [row["kind"] for row in csv.DictReader(file)]
+    assert list(dict.fromkeys(kinds)) == ["gate", "run", "over-optimisation", "choice"]
     assert "## Win rate\n" in text.read_text("utf-8")
-    assert "%" not in table.read_text("utf-8")
+    assert "### Alarms over a run\n" in text.read_text("utf-8")
+    assert "%" not in table.read_text("utf-8") + rules.read_text("utf-8")
 
 
 def test_command_fails_with_a_broken_interval(monkeypatch, capsys):
     monkeypatch.setattr(metrics, "mean", narrowed)
+    monkeypatch.setattr(validate, "quick_studies", lambda: [GATE])
     assert run(["validate", "--quick"]) == 3
-    assert ", 0 not" not in capsys.readouterr().out
+    cells, rules = [x for x in capsys.readouterr().out.splitlines() if x.startswith("evalkit")]
+    assert ", 0 not" not in cells
+    assert ", 0 not" in rules
+
+
+def test_command_fails_with_a_broken_rule(monkeypatch, capsys):
+    loose = {key: replace(policy, level=0.5) for key, policy in gates.POLICIES.items()}
+    monkeypatch.setattr(gates, "POLICIES", loose)
+    monkeypatch.setattr(validate, "quick_designs", lambda: [Design("margin", 50, 0.3, 0.3)])
+    monkeypatch.setattr(validate, "quick_studies", lambda: [GATE])
+    assert run(["validate", "--quick"]) == 3
+    cells, rules = [x for x in capsys.readouterr().out.splitlines() if x.startswith("evalkit")]
+    assert ", 0 not" in cells
+    assert ", 1 not" in rules
 
 
 @pytest.mark.parametrize(
@@ -166,11 +191,19 @@ def test_command_refuses_before_it_simulates(arguments, monkeypatch, capsys):
 
 def test_check_tells_the_first_line_that_differs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(validate, "designs", lambda: [Design("margin", 50, 0.0, 0.3)])
-    table = tmp_path / "t.csv"
-    assert run(["validate", "--trials", "20", "-o", str(table)]) == 0
-    assert run(["validate", "--trials", "20", "--check", str(table)]) == 0
-    assert run(["validate", "--trials", "21", "--check", str(table)]) == 5
+    monkeypatch.setattr(validate, "studies", lambda: [GATE])
+    tables = [tmp_path / name for name in ("t.csv", "t.decisions.csv", "t.md")]
+    outputs = [x for path in tables for x in ("-o", str(path))]
+    checks = [x for path in tables for x in ("--check", str(path))]
+    assert run(["validate", "--trials", "20", *outputs]) == 0
+    assert run(["validate", "--trials", "20", *checks]) == 0
+    assert run(["validate", "--trials", "21", *checks]) == 5
     assert "t.csv:2:" in capsys.readouterr().err
+    for path in tables[1:]:  # a rule's row alone
+        row = next(line for line in path.read_text("utf-8").splitlines() if "any drop" in line)
+        path.write_text(path.read_text("utf-8").replace(row, row.replace("2", "3", 1)), "utf-8")
+        assert run(["validate", "--trials", "20", "--check", str(path)]) == 5
+        assert "any drop" in capsys.readouterr().err
 
 
 def test_committed_table_has_the_schema_and_every_design(committed):
@@ -205,7 +238,10 @@ def test_committed_cells_of_peers_under_cover_where_rows_hang_together(committed
 
 @pytest.mark.slow
 def test_committed_tables_are_rebuilt_byte_for_byte():
-    cells = simulate(trials=validate.TRIALS, seed=validate.SEED)
-    assert validation.to_csv(cells) == COMMITTED.read_bytes()
-    assert validation.to_markdown(cells) == COMMITTED.with_suffix(".md").read_bytes()
+    seed, trials = validate.SEED, validate.TRIALS
+    cells, rules = simulate(trials=trials, seed=seed), validate.decide(trials=trials, seed=seed)
+    tables = Validation(cells, rules)
+    for end in validation.WRITERS:
+        path = COMMITTED.with_suffix(end)
+        assert validation.difference(path, tables) is None
     assert len(list(csv.reader(io.StringIO(validation.to_csv(cells).decode())))) == len(cells) + 1

@@ -1,4 +1,4 @@
-"""The validation table as text, CSV and Markdown; computes nothing, only lays out."""
+"""The validation tables as text, CSV and Markdown; computes nothing, only lays out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from itertools import groupby
 from pathlib import Path
 
 from evalkit.errors import InputError
-from evalkit.report.layout import aligned
+from evalkit.report import decisions
+from evalkit.report.layout import aligned, markdown_table
 from evalkit.text import count
-from evalkit.validate import Cell
+from evalkit.validate import Cell, Decision, Validation
 
 HEAD = ("metric", "n", "icc", "mean", "whose", "method", "coverage", "width", "verdict")
 INTRODUCTION = """\
 # Validation
 
 How often evalkit's 95 % intervals hold a known truth, and how often other public methods do on the
-same simulated data. `evalkit validate` rebuilds this table; `evalkit validate --check
-docs/validation.csv` compares. Method and data are described in `evalkit/validate/metrics.py`.
+same simulated data; below, how often its gates and alarms err, beside the [rules](#decision-rules)
+that people use. `evalkit validate` rebuilds these tables; `evalkit validate --check
+docs/validation.md` compares. Method and data are described in `evalkit/validate/metrics.py`.
 
 A cell is ok if its coverage is within two points of nominal, and at the limit if it is beyond them
 by no more than twice its Monte-Carlo standard error. Of a test, coverage is the share of trials
@@ -34,14 +36,14 @@ mean, and its distribution is skewed.
 """
 
 
-def to_csv(cells: Sequence[Cell]) -> bytes:
-    """One line a cell, every share a fraction, the same bytes on every run."""
+def to_csv(rows: Sequence[Cell] | Sequence[Decision]) -> bytes:
+    """One line a row, every share a fraction, the same bytes on every run."""
     buffer = io.StringIO()
-    names = list(Cell.__dataclass_fields__)
+    names = list(type(rows[0]).__dataclass_fields__)
     writer = csv.DictWriter(buffer, names, lineterminator="\n")
     writer.writeheader()
-    for cell in cells:
-        writer.writerow({k: _plain(v) for k, v in asdict(cell).items()})
+    for row in rows:
+        writer.writerow({k: _plain(v) for k, v in asdict(row).items()})
     return buffer.getvalue().encode()
 
 
@@ -51,10 +53,11 @@ def _plain(value: object) -> object:
     return "" if value is None else value
 
 
-def to_text(cells: Sequence[Cell]) -> str:
-    """The table for a terminal, and how many of evalkit's cells are as they say."""
-    table = [HEAD, *(_row(cell) for cell in cells)]
-    return "\n".join([*aligned(table), _tally(cells)]) + "\n"
+def to_text(tables: Validation) -> str:
+    """The tables for a terminal, and how much of evalkit's is as it says."""
+    rows = [HEAD, *(_row(cell) for cell in tables.cells)]
+    below = decisions.to_lines(tables.decisions)
+    return "\n".join([*aligned(rows), _tally(tables.cells), "", *below]) + "\n"
 
 
 def _row(cell: Cell) -> tuple[str, ...]:
@@ -86,17 +89,17 @@ def _tally(cells: Sequence[Cell]) -> str:
     )
 
 
-def to_markdown(cells: Sequence[Cell]) -> bytes:
+def to_markdown(tables: Validation) -> bytes:
     """A section a metric, a line a design, a column a method; what is not as said comes first."""
-    lines = [INTRODUCTION, f"{_tally(cells)}.", "", "## evalkit's cells outside the limits", ""]
-    lines += _table(
-        ("metric", "n", "icc", "mean", "method", "coverage", "no interval", "verdict"),
-        [
-            (*_row(cell)[:4], cell.method, _exact(cell), f"{cell.undefined}", cell.verdict)
-            for cell in cells
-            if cell.whose == "evalkit" and not cell.as_said
-        ],
-    )
+    cells = tables.cells
+    head = ("metric", "n", "icc", "mean", "method", "coverage", "no interval", "verdict")
+    beyond = [
+        (*_row(cell)[:4], cell.method, _exact(cell), f"{cell.undefined}", cell.verdict)
+        for cell in cells
+        if cell.whose == "evalkit" and not cell.as_said
+    ]
+    lines = [INTRODUCTION, f"{_tally(cells)}.", "", f"{decisions.tally(tables.decisions)}.", ""]
+    lines += ["## evalkit's cells outside the limits", "", *markdown_table([head, *beyond])]
     for metric, of_metric in groupby(cells, key=lambda cell: cell.metric):
         lines += ["", f"## {metric[0].upper()}{metric[1:]}", ""]
         by_design = [
@@ -105,8 +108,8 @@ def to_markdown(cells: Sequence[Cell]) -> bytes:
         ]
         names = [_column(cell) for cell in by_design[0]]
         rows = [(*_row(row[0])[1:4], *map(_both, row)) for row in by_design]
-        lines += _table(("n", "icc", "mean", *names), rows)
-    return ("\n".join(lines) + "\n").encode()
+        lines += markdown_table([("n", "icc", "mean", *names), *rows])
+    return ("\n".join([*lines, "", *decisions.to_markdown(tables.decisions)]) + "\n").encode()
 
 
 def _column(cell: Cell) -> str:
@@ -123,27 +126,33 @@ def _both(cell: Cell) -> str:
     return _coverage(cell) + ("" if cell.width is None else f" ({cell.width:.3f})")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+# What a path ends in -> its bytes; the longest end counts.
+WRITERS: dict[str, Callable[[Validation], bytes]] = {
+    ".decisions.csv": lambda tables: to_csv(tables.decisions),
+    ".csv": lambda tables: to_csv(tables.cells),
+    ".md": to_markdown,
+}
 
 
-WRITERS: dict[str, Callable[[Sequence[Cell]], bytes]] = {".csv": to_csv, ".md": to_markdown}
+def written(path: Path, tables: Validation) -> bytes:
+    """What the file of this name holds: both tables as Markdown, or one of them as CSV."""
+    return next(write for end, write in WRITERS.items() if path.name.endswith(end))(tables)
 
 
 def check_output(path: Path) -> None:
     """Refuse an output, with an InputError, before minutes of work are done for it."""
-    if path.suffix not in WRITERS:
+    if not path.name.endswith(tuple(WRITERS)):
         raise InputError(f"cannot write {path}", fix=f"use one of {', '.join(WRITERS)}")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: no folder {path.parent}", fix="create the folder")
 
 
-def difference(path: Path, cells: Sequence[Cell]) -> str | None:
-    """The first line in which a written table is not that of the cells; None if they agree."""
-    written, rebuilt = path.read_bytes(), WRITERS[path.suffix](cells)
-    if written == rebuilt:
+def difference(path: Path, tables: Validation) -> str | None:
+    """The first line in which a written table is not the one rebuilt; None if they agree."""
+    found, rebuilt = path.read_bytes(), written(path, tables)
+    if found == rebuilt:
         return None
-    sides = [data.decode("utf-8", "replace").splitlines() for data in (written, rebuilt)]
+    sides = [data.decode("utf-8", "replace").splitlines() for data in (found, rebuilt)]
     length = max(map(len, sides))
     pairs = zip(*([*side, *[""] * (length - len(side))] for side in sides), strict=True)
     for number, (old, new) in enumerate(pairs, 1):

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
 
 from evalkit.data import FloatArray, IntArray
-from evalkit.statistics.resampling import Keys
+from evalkit.statistics.resampling import Keys, as_student
 from evalkit.statistics.sequential import ROUNDING, Curve, mean_curve
 
 LEAST = 4  # checkpoints; among three, chance orders two curves alike once in six
@@ -103,7 +102,7 @@ def _sure_orders(curve: Curve, level: float) -> FloatArray:
     if not df or not able.any() or rank > len(drawn):
         return np.zeros(len(i))
     largest = np.sort((np.abs(drawn[:, able]) / spread[able]).max(axis=1))[rank - 1]
-    reach = -float(stdtrit(df, ndtr(-largest))) * spread * curve.correction
+    reach = as_student(float(largest), df) * spread * curve.correction
     orders = np.where(able & (np.abs(difference) > reach), np.sign(difference), 0.0)
     found: FloatArray = orders[: len(i)] * orders[len(i) :]
     return found

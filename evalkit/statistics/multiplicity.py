@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
+from scipy.special import expit, logit, ndtri, stdtr
 
 from evalkit.data import FloatArray, IntArray
 from evalkit.statistics.intervals import Estimate, mean
-from evalkit.statistics.resampling import Keys, weight_blocks
+from evalkit.statistics.resampling import Keys, as_student, weight_blocks
 
 
 def bonferroni(p: npt.ArrayLike) -> FloatArray:
@@ -189,7 +189,7 @@ def max_t_bands(
     centre, spread = _on_scale(means, bounded=bounded)
     able = ~np.isnan(spread)
     maxima = _sorted_maxima(_deviations(columns[:, able], label), keys[first], resamples)
-    critical = -stdtrit(len(first) - 1, ndtr(-maxima[rank - 1]))
+    critical = as_student(float(maxima[rank - 1]), len(first) - 1)
     low, high = centre - critical * spread, centre + critical * spread
     if bounded:
         low, high = expit(low), expit(high)

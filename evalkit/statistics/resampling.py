@@ -6,10 +6,12 @@ two means taken with them is paired exactly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, stdtrit
 
 from evalkit.data import FloatArray
 
@@ -90,3 +92,12 @@ def bootstrap_means(
     drawn = sums[sums[:, 1] > 0]
     means: FloatArray = drawn[:, 0] / drawn[:, 1]
     return means
+
+
+def as_student(critical: float, df: int) -> float:
+    """The value of Student's t, on df ≥ 1, that is exceeded as seldom as a standard normal one.
+
+    Infinite where that is never, or too seldom for a float.
+    """
+    tail = float(ndtr(-critical))
+    return -float(stdtrit(df, tail)) if tail else math.inf  # scipy's t quantile of 0 is +∞

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from scipy.special import ndtri, stdtr
 
 from evalkit.data import FloatArray, IntArray
-from evalkit.statistics.resampling import Keys, weight_blocks
+from evalkit.statistics.resampling import Keys, as_student, weight_blocks
 
 ROUNDING = 1e-12  # relative; a spread below it is that of floats, not of prompts
 
@@ -210,7 +210,7 @@ def upper_bounds(
         same = ~able & (difference == 0)
         yield Bounds(
             difference,
-            difference - float(stdtrit(df, ndtr(-critical))) * stderr if df else stderr,
+            difference + as_student(critical, df) * stderr if df else stderr,
             np.where(able, p, np.where(same, 1.0, np.nan)),
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +31,7 @@ from evalkit.statistics.over_optimisation import (
 )
 from evalkit.statistics.resampling import Keys
 from evalkit.statistics.sequential import Plan
-from evalkit.statistics.tracking import change_point, cusum, degradation_alarms
+from evalkit.statistics.tracking import change_point, watch
 from evalkit.store import Store
 from evalkit.text import count, listing
 from evalkit.track.before import (
@@ -219,8 +218,7 @@ def _plan(options: Options) -> Plan:
 
 def _curve(run: _Run, options: Options) -> Curve:
     keys = _keys(run, options)
-    # two alarms watch a curve: each gets half of the error
-    plan = replace(_plan(options), level=(1 + options.level) / 2)
+    watched = watch(run.outcomes, keys, _plan(options))
     bands = max_t_bands(
         run.outcomes,
         keys=keys,
@@ -245,8 +243,8 @@ def _curve(run: _Run, options: Options) -> Curve:
         points=points,
         outcomes=run.outcomes,
         prompt_id=run.prompt_id,
-        looks=degradation_alarms(run.outcomes, keys, plan),
-        cusum=cusum(run.outcomes, keys, plan),
+        looks=watched.looks,
+        cusum=watched.cusum,
         change=change_point(run.outcomes, keys, steps=steps, level=options.level),
         best=best_set(run.outcomes, keys, level=options.level),
         chosen=chosen(run.outcomes, keys, level=options.level),

@@ -6,6 +6,9 @@ and their intra-cluster correlation mean for each metric.
 
 Tests stand in the same table: of a test of no effect "coverage" is the share of trials without
 a false alarm, of a planted effect the share in which it is found, and its nominal value the power.
+
+Rules that decide (gates, alarms over a run, the choice of a checkpoint) have a second table, of
+`decisions`.
 """
 
 from __future__ import annotations
@@ -15,12 +18,26 @@ import statistics
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from evalkit.validate.decisions import Decision, Study, decide, quick_studies, studies
 from evalkit.validate.metrics import FAMILY, METRICS, Design, Result, Whose
 
-__all__ = ["Cell", "Design", "designs", "quick_designs", "simulate"]
+__all__ = [
+    "Cell",
+    "Decision",
+    "Design",
+    "Study",
+    "Validation",
+    "decide",
+    "designs",
+    "quick_designs",
+    "quick_studies",
+    "simulate",
+    "studies",
+]
 
 TRIALS, SEED = 4000, 20260101  # of the committed table
 QUICK_TRIALS = 300
@@ -80,6 +97,19 @@ class Cell:
     def as_said(self) -> bool:
         """Whether the coverage itself is within the limits, Monte-Carlo error or not."""
         return abs(self.coverage - self.nominal) <= TOLERANCE
+
+
+class Validation(NamedTuple):
+    """Both tables: of intervals, and of rules that decide."""
+
+    cells: list[Cell]
+    decisions: list[Decision]
+
+    @property
+    def passes(self) -> bool:
+        """Whether evalkit does as it says, in all of both."""
+        rows: list[Cell | Decision] = [*self.cells, *self.decisions]
+        return all(row.passes for row in rows if row.whose == "evalkit")
 
 
 def designs() -> list[Design]:

@@ -1,7 +1,7 @@
 """Runs whose truth is known, and how often the rules that watch a run are right about them.
 
-Beside evalkit's rules stand those that people use: any drop, and paired t tests against the best
-checkpoint so far.
+Beside evalkit's rules stand those that people use: any drop, below the best so far, more than so
+many points below it, and paired t tests against it.
 
 Outcomes are win probabilities Φ(a_t + τ·z_it) with the spread that sibling checkpoints have. Their
 means are exact; the standard deviation of 0.41, and the correlation between the checkpoints of a
@@ -11,8 +11,8 @@ run, are those at a mean of a half.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,17 @@ from evalkit.statistics.checkpoint_choice import best_set, chosen
 from evalkit.statistics.over_optimisation import over_optimisation
 from evalkit.statistics.resampling import Keys
 from evalkit.statistics.sequential import Plan
-from evalkit.statistics.tracking import cusum, degradation_alarms
+from evalkit.statistics.tracking import cusum, degradation_alarms, watch
 
 VARIANCE = 0.168  # of outcomes at a mean of a half; siblings then differ by 0.37 (measured: .366)
 # of Φ(τz): asin(ρ)/2π with ρ = τ²/(1 + τ²)
 RHO = math.sin(2 * math.pi * VARIANCE)
 TAU = math.sqrt(RHO / (1 - RHO))
 
-# Looks at the (P, T) columns of one or of two reward models; says at which checkpoints it alarms.
-Rule = Callable[[tuple[FloatArray, ...], Keys], npt.NDArray[np.bool_]]
+Columns = tuple[FloatArray, ...]  # (P, T) under one reward model, or under two
+Alarms = npt.NDArray[np.bool_]  # (T,)
+Rule = Callable[[Columns, Keys], Alarms]
+Monitor = Callable[[Columns, Keys], Mapping[str, Alarms]]  # several rules by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class RunDesign:
     correlation: float = 0.6
     between: float = 0.5
 
-    def draw(self, rng: np.random.Generator) -> tuple[FloatArray, ...]:
+    def draw(self, rng: np.random.Generator) -> Columns:
         """(P, T) outcomes of every prompt and checkpoint, under each reward model."""
         steps = len(self.curves[0])
         shared = math.sin(self.correlation * 2 * math.pi * VARIANCE) / RHO
@@ -86,6 +88,17 @@ def peaked(decline: float, *, steps: int = 30, turn: int = 11, rise: float = 0.0
     return RunDesign(f"declines by {decline:g} a checkpoint", (tuple(curve.tolist()),), turn)
 
 
+def rising(*, steps: int = 30, rise: float = 0.008) -> RunDesign:
+    """A run that rises in a straight line to the end, through a half in its middle."""
+    curve = 0.5 + rise * (np.arange(steps) - (steps - 1) / 2)
+    return RunDesign("rises to the end", (tuple(curve.tolist()),), None)
+
+
+def plateau() -> RunDesign:
+    """A run that rises as `peaked` does, and stays there."""
+    return replace(peaked(0.0), name="rises to a plateau", turn=None)
+
+
 def gold_and_proxy(*, root: bool = False, steps: int = 30, turn: int = 12) -> RunDesign:
     """Reinforcement learning on a proxy (Gao, Schulman and Hilton 2022, arXiv 2210.10760).
 
@@ -105,13 +118,24 @@ def gold_and_proxy(*, root: bool = False, steps: int = 30, turn: int = 12) -> Ru
     return RunDesign(f"gold turns, {'KL' if root else 'd'} linear", (proxy, gold), turn - 1)
 
 
-def both_rise(*, plateau: bool = False, steps: int = 30) -> RunDesign:
-    """The trained-against reward rises; the held-out one rises with it, or to a plateau."""
+def both_rise(*, plateau: bool = False, proxy_too: bool = False, steps: int = 30) -> RunDesign:
+    """The trained-against reward rises; the held-out one rises with it, or to a plateau.
+
+    Args:
+        plateau: Whether the held-out reward stops rising at the 12th checkpoint.
+        proxy_too: Whether the trained-against one stops then as well.
+        steps: T.
+    """
     time = np.arange(1, steps + 1) / 12
-    gold = _overoptimised(np.minimum(time, 1) if plateau else time / 5)
-    curves = tuple(tuple(expit(c).tolist()) for c in (1.6 * _overoptimised(time / 5), gold))
-    name = "B rises to a plateau" if plateau else "both rise"
-    return RunDesign(name, curves, None)
+    stopped = np.minimum(time, 1)
+    proxy, gold = (stopped if stops else time / 5 for stops in (proxy_too, plateau))
+    curves = (1.6 * _overoptimised(proxy), _overoptimised(gold))
+    who = "both rise" if proxy_too == plateau else "B rises"
+    return RunDesign(
+        f"{who} to a plateau" if plateau else who,
+        tuple(tuple(expit(c).tolist()) for c in curves),
+        None,
+    )
 
 
 def _overoptimised(x: FloatArray) -> FloatArray:
@@ -119,18 +143,30 @@ def _overoptimised(x: FloatArray) -> FloatArray:
     return found
 
 
-def any_drop(columns: tuple[FloatArray, ...], keys: Keys) -> npt.NDArray[np.bool_]:
-    """Alarms where the mean is below that of any earlier checkpoint."""
+def any_drop(columns: Columns, keys: Keys) -> Alarms:
+    """Alarms where the mean is below that of the checkpoint before."""
     del keys
     means = columns[-1].mean(axis=0)
-    below: npt.NDArray[np.bool_] = means < np.maximum.accumulate(means)
+    below: Alarms = np.diff(means, prepend=means[0]) < 0
     return below
+
+
+def below_best(points: float) -> Rule:
+    """Alarms where the mean is more than so much below the best so far, in units of the mean."""
+
+    def rule(columns: Columns, keys: Keys) -> Alarms:
+        del keys
+        means = columns[-1].mean(axis=0)
+        below: Alarms = means < np.maximum.accumulate(means) - points
+        return below
+
+    return rule
 
 
 def paired_t(alpha: float) -> Rule:
     """Alarms where the two-sided paired t test against the best checkpoint so far finds a drop."""
 
-    def rule(columns: tuple[FloatArray, ...], keys: Keys) -> npt.NDArray[np.bool_]:
+    def rule(columns: Columns, keys: Keys) -> Alarms:
         del keys
         table = columns[-1]
         means, (n, steps) = table.mean(axis=0), table.shape
@@ -155,6 +191,11 @@ def cumulative(plan: Plan) -> Rule:
     return lambda columns, keys: cusum(columns[-1], keys, plan).alarm
 
 
+def either(plan: Plan) -> Rule:
+    """`watch`, on the last reward model's columns: what `evalkit track` alarms on."""
+    return lambda columns, keys: watch(columns[-1], keys, plan).alarms
+
+
 def over_optimised(plan: Plan, alarm: str) -> Rule:
     """`over_optimisation` of the first reward model's columns, by the second's: one of its alarms.
 
@@ -162,9 +203,18 @@ def over_optimised(plan: Plan, alarm: str) -> Rule:
         plan: Of the run.
         alarm: "hard", "turned" or "soft".
     """
-    return lambda columns, keys: np.array(
-        [getattr(look, alarm) for look in over_optimisation(columns[0], columns[1], keys, plan)]
-    )
+    monitor = over_optimisation_alarms(plan, (alarm,))
+    return lambda columns, keys: monitor(columns, keys)[alarm]
+
+
+def over_optimisation_alarms(plan: Plan, alarms: tuple[str, ...]) -> Monitor:
+    """Several alarms of `over_optimised` at once."""
+
+    def monitor(columns: Columns, keys: Keys) -> Mapping[str, Alarms]:
+        looks = over_optimisation(columns[0], columns[1], keys, plan)
+        return {name: np.array([getattr(look, name) for look in looks]) for name in alarms}
+
+    return monitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,19 +250,31 @@ def operating_characteristics(
         trials: Runs, ≥ 1.
         seed: ≥ 0; trial i draws from (seed, i), whatever the rule.
     """
-    first = np.empty(trials)
+    found = characteristics(lambda *run: {"": rule(*run)}, design, trials=trials, seed=seed)
+    return found[""]
+
+
+def characteristics(
+    monitor: Monitor, design: RunDesign, *, trials: int, seed: int
+) -> dict[str, Characteristics]:
+    """The `operating_characteristics` of every rule of a monitor, on the same runs."""
+    first: dict[str, list[float]] = {}
     for trial in range(trials):
-        columns, keys = _trial(design, trial, seed)
-        alarms = np.flatnonzero(rule(columns, keys))
-        first[trial] = alarms[0] if len(alarms) else math.inf
+        for name, alarms in monitor(*simulated(design, trial, seed)).items():
+            raised = np.flatnonzero(alarms)
+            first.setdefault(name, []).append(float(raised[0]) if len(raised) else math.inf)
+    return {name: _counted(design, np.array(found)) for name, found in first.items()}
+
+
+def _counted(design: RunDesign, first: FloatArray) -> Characteristics:
     if design.turn is None:
         share = float(np.mean(np.isfinite(first)))
-        return Characteristics(design.name, trials, share, None, None, None)
+        return Characteristics(design.name, len(first), share, None, None, None)
     early, delay = first <= design.turn, first - design.turn
     by = [float(np.mean(~early & (delay <= k))) for k in (3, 4, 5)]
     return Characteristics(
         design=design.name,
-        trials=trials,
+        trials=len(first),
         false=float(np.mean(early)),
         found=float(np.mean(~early & np.isfinite(first))),
         within=(by[0], by[1], by[2]),
@@ -220,7 +282,7 @@ def operating_characteristics(
     )
 
 
-def _trial(design: RunDesign, trial: int, seed: int) -> tuple[tuple[FloatArray, ...], Keys]:
+def simulated(design: RunDesign, trial: int, seed: int) -> tuple[Columns, Keys]:
     """The columns of a simulated run, and keys of its prompts."""
     keys = np.random.default_rng([seed, trial, 1]).integers(
         0, 2**64, design.prompts, dtype=np.uint64
@@ -238,6 +300,7 @@ class ChoiceCharacteristics:
         holds_best: Share of best sets that hold the truly best checkpoint, the first of equals.
         size: Mean number of checkpoints in the set.
         naive_bias: Mean of the chosen checkpoint's mean minus its true mean.
+        naive_stderr: Monte-Carlo standard error of that.
         bias: The same of the corrected value.
         bias_stderr: Monte-Carlo standard error of that.
         naive_coverage: Share of naive intervals that hold the true mean.
@@ -249,6 +312,7 @@ class ChoiceCharacteristics:
     holds_best: float
     size: float
     naive_bias: float
+    naive_stderr: float
     bias: float
     bias_stderr: float
     naive_coverage: float
@@ -269,7 +333,7 @@ def choice_characteristics(
     truth = np.array(design.curves[-1])
     rows = np.empty((trials, 6))
     for trial in range(trials):
-        columns, keys = _trial(design, trial, seed)
+        columns, keys = simulated(design, trial, seed)
         members = best_set(columns[-1], keys, resamples=resamples).members
         pick = chosen(columns[-1], keys)
         true = truth[pick.index]
@@ -278,14 +342,16 @@ def choice_characteristics(
         held = [(e.low or 0.0) <= true <= (e.high or 0.0) for e in estimates]
         rows[trial] = [int(np.argmax(truth)) in members, len(members), *errors, *held]
     mean = rows.mean(axis=0).tolist()
+    spread = rows.std(axis=0, ddof=1).tolist()
     return ChoiceCharacteristics(
         design=design.name,
         trials=trials,
         holds_best=mean[0],
         size=mean[1],
         naive_bias=mean[2],
+        naive_stderr=spread[2] / math.sqrt(trials),
         bias=mean[3],
-        bias_stderr=float(rows[:, 3].std(ddof=1)) / math.sqrt(trials),
+        bias_stderr=spread[3] / math.sqrt(trials),
         naive_coverage=mean[4],
         coverage=mean[5],
     )
