@@ -9,23 +9,23 @@ from collections.abc import Iterable, Sequence
 
 SHOWN = 20
 CLIPPED = 60
+# what a CI log is obeyed for: `::error::…` at the start of a line, `##[…` and `##vso[…` anywhere
+COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#(?:vso)?\[)", re.MULTILINE | re.IGNORECASE)
 # C0, C1 and what reorders or hides text
-# what a line of a CI log is obeyed for: `::error::…` on GitHub, `##vso[…` on Azure
-COMMAND = re.compile(r"^(\s*)(?=::|##)(.)", re.MULTILINE)
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
 def printable(text: str, *, keep: str = "") -> str:
     r"""Text that is shown and does not act: control characters as `\uXXXX`.
 
-    So is the first sign of a line that a CI runner would take for a command.
+    So is the first sign of what a CI runner would take for a command.
 
     Args:
         text: Any text.
         keep: Control characters to leave as they are, such as a line break.
     """
     shown = UNPRINTABLE.sub(lambda m: m[0] if m[0] in keep else f"\\u{ord(m[0]):04x}", text)
-    return COMMAND.sub(lambda m: f"{m[1]}\\u{ord(m[2]):04x}", shown)
+    return COMMAND.sub(lambda m: f"{m[1] or ''}\\u{ord(m[0][-1]):04x}", shown)
 
 
 def count(n: int, noun: str) -> str:

@@ -1,5 +1,6 @@
 """A saved result before a policy: what passes, what cannot, and that every output says the same."""
 
+import contextlib
 import copy
 import itertools
 import json
@@ -438,6 +439,20 @@ BROKEN = {
     "level": lambda r: r["comparisons"][1]["estimates"]["win_rate"].update(level=95),
     "n": lambda r: r["comparisons"][1]["estimates"]["win_rate"].update(n=-1),
     "stderr": lambda r: r["comparisons"][1]["estimates"]["win_rate"].update(stderr=-1.0),
+    **{
+        f"{field} {value:.0e}": lambda r, field=field, value=value: r["comparisons"][1][
+            "estimates"
+        ]["win_rate"].update({field: value})
+        for field, value in (
+            ("n", 0),
+            ("clusters", 0),
+            ("clusters", 401),
+            ("n", 10**300),
+            ("stderr", 1e299),
+            ("level", 1 - 1e-16),
+            ("level", 1e-300),
+        )
+    },
     "deciding": lambda r: r["differences"][0].update(deciding=401),
     "differences": lambda r: r.update(differences=None),
     "difference": lambda r: r["differences"][0].update(difference=None),
@@ -451,6 +466,18 @@ def test_a_malformed_result_is_refused_and_gets_no_verdict(name):
         verdict_of(found, ABOVE_HALF, NO_LOSS)
     assert refused.value.exit_code == 2
     assert refused.value.fix
+
+
+EXTREMES = (0, 1, -1, 5e-324, 1e-99, 1e99, 1e299, 10**12, 10**300, 0.5, 1 - 1e-9, 1 - 1e-16, None)
+
+
+@pytest.mark.parametrize("field", ["value", "low", "high", "stderr", "level", "n", "clusters"])
+@pytest.mark.parametrize("value", EXTREMES)
+def test_no_number_of_a_result_is_a_fault_of_the_gate(field, value):
+    found = broken(lambda r: r["comparisons"][1]["estimates"]["win_rate"].update({field: value}))
+    found["differences"][0]["difference"]["estimate"][field] = value
+    with contextlib.suppress(InputError):
+        assert verdict_of(found, ABOVE_HALF, NO_LOSS).exit_code in {0, 3, 4}
 
 
 @pytest.mark.parametrize(

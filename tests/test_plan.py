@@ -136,6 +136,7 @@ def test_one_checkpoint_has_a_ceiling_and_two_have_none(two_of_ten):
     single = two_of_ten.plan("a", detect=0.1)
     # of a coin that falls on one side in 60 %
     effect = 0.1 / math.sqrt(0.6 * 0.4)
+    assert all(d.fewest <= d.prompts <= d.most <= single.ceiling for d in single.designs)
     assert single.ceiling == math.ceil(TTestPower().solve_power(effect, alpha=0.05, power=0.8))
     assert two_of_ten.plan("a", "b").ceiling is None
 
@@ -404,7 +405,7 @@ def test_an_interval_over_the_limit_is_explained_by_the_gate_s_own_numbers(settl
     assert "3.0 points from the limit" in why
     assert "reaches 5.0 points that way: [48.0 %, 58.0 %]" in why
     assert f"about {j.n_needed:,} prompts would decide in 80 % of runs" in prompts
-    assert "a bound up to 48.0 % (passes) or above 58.0 % (fails)" in limits
+    assert "a bound up to 48.0 % (passes) or a bound above 58.0 % (fails)" in limits
 
 
 def test_a_limit_that_was_said_to_be_decidable_is_decided(settled):
@@ -422,7 +423,7 @@ def test_a_limit_that_was_said_to_be_decidable_is_decided(settled):
         assert judge(saved, Policy((rule,))).state == state
     saved = two(estimate(-0.04, 0.024))
     (u,) = settled(saved, NO_LOSS).undecided
-    assert "(passes) or below 1.6 points (fails)" in explained(u)[2]
+    assert "(passes) or a margin below 1.6 points (fails)" in explained(u)[2]
     for margin, state in ((0.0159, "fail"), (0.0161, "inconclusive")):
         rule = Rule("win_rate", margin=margin, against="old")
         assert judge(saved, Policy((rule,))).state == state
@@ -449,6 +450,10 @@ def test_prompts_left_out_are_what_is_to_be_mended(settled):
     assert "were it not for 2 prompts left out" in line
     (both,) = settled(one(estimate(0.53), unmatched=lacking)).undecided
     assert both.cause == "interval"
+    said = " ".join(explained(both))
+    assert "(passes)" not in said  # the gate passes nothing that leaves prompts out
+    assert "above 58.0 % (fails)" in said
+    assert "and none left out (2 are now)" in said
 
 
 def test_few_deciding_prompts_and_no_interval_have_their_own_reasons(settled):

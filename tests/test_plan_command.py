@@ -68,6 +68,8 @@ REFUSED = [
     (("--detect", "0.02"), 2, "no checkpoint"),
     (("-m", "ckpt_800", "--detect", "1.5"), 2, "a difference of 1.5"),
     (("-m", "ckpt_800", "--detect", "0.02", "--power", "0"), 2, "power 0.0"),
+    (("-m", "ckpt_800", "--detect", "0.02", "--ci", "0.9999999999999999"), 2, "0.9999999999999999"),
+    (("-m", "ckpt_800", "--detect", "0.02", "--power", "0.9999999999999999"), 2, "neither above"),
     (("-m", "ckpt_800", "--detect", "0.02", "--completions", "1,x"), 2, "is no list of numbers"),
     (("-m", "ckpt_800", "--detect", "0.02", "--completions", "2"), 2, "the pilot has one"),
     (("-m", "ckpt_800", "--detect", "0.02", "--margin", "0.1"), 2, "no use for --margin"),

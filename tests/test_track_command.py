@@ -129,16 +129,16 @@ def test_a_gate_of_a_run_is_printed_saved_and_judged_again(run, workspace):
     assert made.returncode == 0, made.stderr
     for bound, code in (("0.01", 0), ("0.99", 3)):
         rules = ("--fail-under", f"win_rate={bound}", "--fail-on", "regression:vs=previous",
-                 "--margin", "0.999")  # fmt: skip
-        done = run("-m", "ckpt_3", "--history", "gated.jsonl", "--fail-on", "alarm", *rules,
-                   "-o", "gated.json")  # fmt: skip
+                 "--margin", "0.999", "--fail-on", "alarm")  # fmt: skip
+        done = run("-m", "ckpt_3", "--history", "gated.jsonl", *rules, "-o", "gated.json")
         assert done.returncode == code, done.stderr
         assert "win_rate of ckpt_3 − ckpt_2 against ref under demo-rm#" in done.stderr
-        assert done.stderr.splitlines()[-3].endswith(f"exit code {code}")
+        assert done.stderr.splitlines()[-4].endswith(f"exit code {code}")
+        assert "no alarm of the run" in done.stderr.splitlines()[-1]
         assert json.loads((workspace / "gated.json").read_text("utf-8"))["exit_code"] == code
         again = evalkit(workspace, "gate", "gated.json", *rules)
         assert again.returncode == code
-        assert again.stdout.splitlines() == done.stderr.splitlines()[-3:]
+        assert again.stdout.splitlines() == done.stderr.splitlines()[-4:]
 
 
 REFUSED = [

@@ -11,7 +11,7 @@ from evalkit.comparison import Options as CompareOptions
 from evalkit.errors import InputError
 from evalkit.gate import Policy, Rule, judge, read_result
 from evalkit.pairing import TieRule
-from evalkit.report import gate
+from evalkit.report import document, gate
 from evalkit.report import track as report
 from evalkit.track import Options, track
 from tests.test_contrasts import side
@@ -134,29 +134,63 @@ def test_dropped_ties_are_not_left_out():
     assert (only.state, only.n) == ("pass", 55)
 
 
+ALARM = Rule("alarm")
+
+
 @pytest.mark.parametrize(
-    ("shifts", "fail_on", "inconclusive", "code"),
+    ("shifts", "rules", "inconclusive", "code"),
     [
-        ([0.5, 0.0], None, "fail", 4),
-        ([0.5, 0.0], None, "pass", 0),
-        ([0.5, 0.0], "alarm", "fail", 4),
-        ([*PEAK[:9], 0.0], "alarm", "fail", 3),
-        ([*PEAK[:9], 0.0], "alarm", "pass", 3),
-        ([*PEAK[:9], 0.0], None, "pass", 0),
-        ([0.5, 1.0], "alarm", "fail", 0),
-        ([0.5, -1.0], "alarm", "pass", 3),
+        ([0.5, 0.0], [HALF], "fail", 4),
+        ([0.5, 0.0], [HALF], "pass", 0),
+        ([0.5, 0.0], [HALF, ALARM], "fail", 4),
+        ([*PEAK[:9], 0.0], [HALF, ALARM], "fail", 3),
+        ([*PEAK[:9], 0.0], [HALF, ALARM], "pass", 3),
+        ([*PEAK[:9], 0.0], [ALARM], "pass", 3),
+        ([*PEAK[:9], 0.0], [HALF], "pass", 0),
+        ([0.5, 1.0], [HALF, ALARM], "fail", 0),
+        ([0.5, 1.0], [ALARM], "fail", 0),
+        ([0.5, -1.0], [HALF, ALARM], "pass", 3),
     ],
 )
-def test_the_exit_code_is_the_worse_of_alarm_and_gate_everywhere(
-    shifts, fail_on, inconclusive, code
-):
-    found = judged([run(shifts)], HALF, options=Options(fail_on=fail_on), inconclusive=inconclusive)
+def test_one_verdict_on_rules_and_alarms_is_everywhere(shifts, rules, inconclusive, code):
+    found = judged([run(shifts)], *rules, inconclusive=inconclusive)
     assert found.exit_code == code
     assert json.loads(report.to_json(found))["exit_code"] == code
     headline = gate.headline(found.verdict)
+    assert headline.endswith(f"exit code {code}")
     assert headline in report.to_markdown(found).decode()
     assert headline in report.to_html(found).decode()
+    assert any(line.startswith("::error") for line in gate.github_annotations(found.verdict)) is (
+        code > 0
+    )
     assert "gate " not in report.to_markdown(replace(found, verdict=None)).decode()
+    again = judge(
+        json.loads(report.to_json(found)), Policy(tuple(rules), inconclusive=inconclusive)
+    )
+    assert again == found.verdict
+
+
+def test_an_alarm_takes_no_share_of_the_error_and_says_where_it_is_raised():
+    found = judged([run([*PEAK[:9], 0.0])], HALF, ALARM)
+    alone = judged([run([*PEAK[:9], 0.0])], HALF)
+    assert found.verdict.judged[0] == alone.verdict.judged[0]
+    alarm, (curve,) = found.verdict.judged[1], found.curves
+    names = [curve.points[t].checkpoint for t in curve.alarms]
+    assert alarm.reason == f"decline under {curve.reward_model} at {', '.join(names)}"
+    assert (alarm.value, alarm.limit, alarm.low) == (1.0, 0.0, None)
+
+
+def test_a_comparison_has_no_alarms_so_that_it_cannot_pass_for_none():
+    saved = json.loads(document.to_json(run([0.5, 1.0])))
+    (only,) = judge(saved, Policy((ALARM,))).judged
+    assert (only.state, only.value) == ("fail", None)
+    assert "of no run" in only.reason
+
+
+@pytest.mark.parametrize("beside", [{"bound": 0.5}, {"strict": True}, {"subset": "x"}])
+def test_an_alarm_stands_alone(beside):
+    with pytest.raises(InputError, match="nothing beside"):
+        Rule("alarm", **beside)
 
 
 BROKEN = {

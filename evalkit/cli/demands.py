@@ -56,11 +56,13 @@ def demand_options(command: Callable[..., Any], *, alarm: bool = False) -> Calla
     return rule_options(with_options(options, command), alarm=alarm)
 
 
-def demands(chosen: Mapping[str, Any]) -> Policy | None:
+def demands(chosen: Mapping[str, Any], *, alarm: bool = False) -> Policy | None:
     """The policy of `rule_options`; None if they name no rule."""
     from evalkit.gate import Policy
 
-    rules = [*map(_bound, chosen["fail_under"]), *_regressions(chosen)]
+    if "alarm" in chosen["fail_on"] and not alarm:
+        raise InputError("a comparison has no alarms", fix="--fail-on alarm is of evalkit track")
+    rules = [*map(_bound, chosen["fail_under"]), *_conditions(chosen)]
     if rules:
         level = chosen.get("level") or 0.95
         return Policy(tuple(rules), level=level, inconclusive=chosen.get("inconclusive") or "fail")
@@ -81,13 +83,18 @@ def _bound(text: str) -> Rule:
         ) from None
 
 
-def _regressions(chosen: Mapping[str, Any]) -> Iterator[Rule]:
+def _conditions(chosen: Mapping[str, Any]) -> Iterator[Rule]:
+    """The rules of --fail-on."""
     from evalkit.gate import Rule
+    from evalkit.gate.policy import ALARM
 
     margin = chosen["margin"]
-    if margin is not None and not chosen["fail_on"]:
+    if margin is not None and not set(chosen["fail_on"]) - {ALARM}:
         raise InputError("--margin without --fail-on", fix="--fail-on regression:vs=NAME")
     for text in chosen["fail_on"]:
+        if text == ALARM:
+            yield Rule(ALARM)
+            continue
         about, _, baseline = text.partition(":vs=")
         kind, named, metric = about.partition(":metric=")
         if kind != "regression" or not baseline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="A TOML file with [gate]. [evalkit.toml of the workspace]",
 )
-@demand_options
+@partial(demand_options, alarm=True)
 @output_options(".json .md or .xml (JUnit)")
 def gate(result: Path, policy: Path | None, outputs: tuple[Path, ...], **chosen: Any) -> int:
     """Judge RESULT, JSON that `evalkit compare -o` or `track -o` wrote: pass, fail or inconclusive.
@@ -64,7 +65,7 @@ def policy_of_gate(chosen: Mapping[str, Any]) -> Policy:
     from evalkit.gate import read_policy
     from evalkit.workspace import CONFIG, Workspace
 
-    asked, path = demands(chosen), chosen["policy"]
+    asked, path = demands(chosen, alarm=True), chosen["policy"]
     if asked and path:
         raise InputError("a policy and rules of the command line", fix="leave one of them out")
     if asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ LEVEL, POWER = 0.95, 0.8
     metavar="FILE",
     help="With --after: a TOML file with [gate]. [evalkit.toml of the workspace]",
 )
-@rule_options
+@partial(rule_options, alarm=True)
 @output_options(".json .md .html .svg or .png (after a run .json or .md)")
 @click.pass_context
 def plan(ctx: click.Context, /, **chosen: Any) -> None:

@@ -107,7 +107,6 @@ def track(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> int:
     _follow_plan(chosen)
     options = Options(
         ties=tie_rule(chosen["ties"]),
-        fail_on="alarm" if "alarm" in chosen["fail_on"] else None,
         **{name: chosen[name] for name in DIRECT},
     )
     demanded = _demanded(chosen, options)
@@ -131,10 +130,11 @@ def track(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> int:
 
 def _demanded(chosen: dict[str, Any], options: Options) -> Policy | None:
     """The rules of the command line; what they are about must be what is tracked."""
-    rules = [kind for kind in chosen["fail_on"] if kind != "alarm"]
-    demanded = demands({**chosen, "fail_on": rules})
+    from evalkit.gate.policy import ALARM
+
+    demanded = demands(chosen, alarm=True)
     for rule in demanded.rules if demanded else ():
-        if rule.metric != options.metric:
+        if rule.metric not in {options.metric, ALARM}:
             raise InputError(
                 f"the run tracks {options.metric}, not {rule.metric}",
                 fix=f"--metric {rule.metric}, or a rule of {options.metric}, such as --fail-on "

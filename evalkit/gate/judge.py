@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from evalkit.gate.policy import PREVIOUS, RATES, Policy, Rule
-from evalkit.gate.saved import Difference, SavedResult, saved_results
+from evalkit.gate.policy import ALARM, PREVIOUS, RATES, Policy, Rule
+from evalkit.gate.saved import Difference, SavedResult, saved_alarms, saved_results
 from evalkit.statistics.gates import (
     Decision,
     Interval,
@@ -42,11 +42,12 @@ class Judged:
         reference: Of the comparison.
         reward_model: Of a tracked run's rule; else empty.
         state: Its answer.
-        value: The metric, or the difference to the baseline; None where undefined or absent.
+        value: The metric, or the difference to the baseline, or how many alarms; None where
+            undefined or absent.
         low: Lower end, at the policy's level, by which a rule passes.
         high: Upper end, by which it fails, at the level that all rules share (see
             `evalkit.statistics.gates`).
-        limit: The bound, or minus the margin.
+        limit: The bound, or minus the margin; of alarms 0.
         n: Prompts behind the value.
         left_out: Prompts that could not be paired or scored, on both sides of a margin.
         deciding: For a margin, prompts on which the two differ; else None.
@@ -123,6 +124,8 @@ class _Question(NamedTuple):
     def name(self) -> str:
         """What is asked, on one line."""
         r = self.rule
+        if r.metric == ALARM:
+            return "no alarm of the run"
         subset = f" on {r.subset}" if r.subset else ""
         minus = f" − {self.baseline}" if self.baseline else ""
         limit = f"{'≥' if r.margin is None else '>'} {self.limit:g}"
@@ -138,7 +141,7 @@ def judge(result: Mapping[str, Any], policy: Policy) -> Verdict:
     Every rule is asked of every checkpoint under test and every reference: of a comparison, all
     checkpoints that are no rule's baseline; of a run, the newest, under each reward model. What a
     rule names and the result lacks fails. A result that left prompts out, or has no interval, does
-    not pass; at most it is inconclusive.
+    not pass; at most it is inconclusive. Alarms of a run have their own error and share none.
 
     Args:
         result: The JSON that `evalkit compare -o result.json` wrote, or `evalkit track`.
@@ -149,8 +152,9 @@ def judge(result: Mapping[str, Any], policy: Policy) -> Verdict:
     """
     questions = [(saved, q) for saved in saved_results(result) for q in _questions(saved, policy)]
     shared = shared_level(policy.level, len(questions))
-    judged = tuple(_judged(saved, q, policy.level, shared) for saved, q in questions)
-    return Verdict(judged, policy.level, policy.inconclusive)
+    judged = [_judged(saved, q, policy.level, shared) for saved, q in questions]
+    judged += [_quiet(result, rule) for rule in policy.rules if rule.metric == ALARM]
+    return Verdict(tuple(judged), policy.level, policy.inconclusive)
 
 
 def _questions(saved: SavedResult, policy: Policy) -> Iterator[_Question]:
@@ -160,13 +164,24 @@ def _questions(saved: SavedResult, policy: Policy) -> Iterator[_Question]:
         baselines.add(order[0])
     under_test = [name for name in saved.to_test if name not in baselines]
     before = dict(zip(order[1:], order, strict=False))
-    for rule in policy.rules:
+    for rule in (rule for rule in policy.rules if rule.metric != ALARM):
         # with nothing under test the question is asked all the same, and fails
         for checkpoint in [rule.checkpoint] if rule.checkpoint else under_test or [""]:
             against = before.get(checkpoint, PREVIOUS) if rule.against == PREVIOUS else rule.against
             for reference in [rule.reference] if rule.reference else saved.references:
                 baseline = "" if rule.margin is None else against
                 yield _Question(rule, checkpoint, reference, baseline, saved.reward_model)
+
+
+def _quiet(result: Mapping[str, Any], rule: Rule) -> Judged:
+    """Whether a run raises no alarm: its value is how many are raised, at how many checkpoints."""
+    raised = saved_alarms(result)
+    q = _Question(rule, "", "", "", "")
+    if raised is None:
+        return _answer(q, Decision("fail", "the result is of no run, which alone has alarms"), None)
+    why = "; ".join(raised) or "none is raised"
+    judged = _answer(q, Decision("fail" if raised else "pass", why), None)
+    return replace(judged, value=float(len(raised)))
 
 
 def _judged(saved: SavedResult, q: _Question, level: float, shared: float) -> Judged:

@@ -38,6 +38,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
 IN_SUBSETS = ("win_rate", "win_probability", "mean_reward", "margin")
 RATES = ("win_rate", "win_probability", "mean_over_subsets", "length_controlled_win_rate")
 REFERENCE, PREVIOUS = "reference", "previous"
+ALARM = "alarm"  # of a run of `evalkit track`, in place of a metric
 RULE_KEYS: Mapping[str, type] = {
     "metric": str,
     "subset": str,
@@ -54,8 +55,10 @@ RULE_KEYS: Mapping[str, type] = {
 class Rule:
     """One demand on a result: a value at least `bound`, or no loss of `margin` to a checkpoint.
 
+    Of a run also that it raises no alarm.
+
     Attributes:
-        metric: Of a comparison; rates are fractions.
+        metric: Of a comparison; rates are fractions. `alarm` for a run, which stands alone.
         bound: What the metric must surely reach, in its units; None for a margin.
         margin: The loss to the checkpoint `against` that would matter, declared before the run; in
             the metric's units, a rate's in (0, 1); None for a bound.
@@ -80,8 +83,12 @@ class Rule:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        if self.metric == ALARM:
+            self._check_alarm()
+            return
         if self.metric not in METRICS:
-            known, hint = listing(list(METRICS)), did_you_mean(self.metric, METRICS)
+            names = [*METRICS, ALARM]
+            known, hint = listing(names), did_you_mean(self.metric, names)
             raise InputError(
                 f"unknown metric {self.metric!r}", fix=f"known: {known}. {hint}".strip()
             )
@@ -100,6 +107,11 @@ class Rule:
             self._check_bound()
         else:
             self._check_margin(self.margin)
+
+    def _check_alarm(self) -> None:
+        beside = (self.bound, self.margin, self.subset, self.checkpoint, self.reference)
+        if any(beside) or self.against != REFERENCE or self.strict:
+            raise InputError("an alarm has nothing beside it", fix=f'metric = "{ALARM}" alone')
 
     def _check_bound(self) -> None:
         if self.against != REFERENCE or self.strict:
@@ -198,7 +210,7 @@ def _rule(entry: object, number: int, path: Path) -> Rule:
     check_keys(path, place, stated, RULE_KEYS)
     if "metric" not in stated:
         raise InputError(
-            f"{place} has no metric", where=str(path), fix=f"one of {listing(list(METRICS))}"
+            f"{place} has no metric", where=str(path), fix=f"one of {listing([*METRICS, ALARM])}"
         )
     try:
         return Rule(**stated)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from typing import Any
 from evalkit.errors import InputError
 from evalkit.gate.policy import METRICS, RATES
 from evalkit.statistics.gates import Interval
-from evalkit.text import clip
+from evalkit.text import clip, listing
 
 SCHEMA_VERSION = 1  # of `evalkit.report.document` and `evalkit.report.track.document`
+LEVELS, MOST_ROWS, LARGEST = (1e-6, 1 - 1e-9), 10**12, 1e100  # beyond them nothing is a result
+HARD = ("hard", "turned")  # alarms of a monitor that a gate goes by
 SAME_DIFFERENCE = {"margin": "mean_reward"}  # against one reference
 ANEW = "write it anew: evalkit compare … -o result.json, or evalkit track … -o run.json"
 
@@ -164,6 +166,32 @@ def saved_results(result: Mapping[str, Any]) -> list[SavedResult]:
     )
 
 
+def saved_alarms(result: Mapping[str, Any]) -> list[str] | None:
+    """What alarms a saved run raises, a line each, but for soft ones; None for a comparison.
+
+    Raises:
+        InputError: It is malformed.
+    """
+    return list(_raised(result)) if "curves" in result else None
+
+
+def _raised(run: Mapping[str, Any]) -> Iterator[str]:
+    for curve in (_table(row, "curves") for row in _list(run["curves"], "curves")):
+        if at := _names(curve.get("alarms"), "alarms"):
+            yield f"decline under {_text(curve, 'reward_model')} at {listing(at)}"
+    for monitor in (_table(row, "monitors") for row in _list(run.get("monitors"), "monitors")):
+        pair = f"{_text(monitor, 'proxy')} against {_text(monitor, 'held_out')}"
+        kinds = _table(monitor.get("alarms"), "alarms")
+        for kind in HARD:
+            if at := _names(kinds.get(kind), kind):
+                yield f"over-optimisation ({kind}) of {pair} at {listing(at)}"
+
+
+def _names(found: object, where: str) -> list[str]:
+    rows = _list(found, where)
+    return rows if all(isinstance(name, str) for name in rows) else _malformed(found, where)
+
+
 def _of_curve(run: Mapping[str, Any], curve: Mapping[str, Any]) -> SavedResult:
     """A curve of `evalkit track` as the comparisons it was made of, on the prompts they share."""
     reference, metric = _text(run, "reference"), _text(run, "metric")
@@ -209,9 +237,11 @@ def _interval(found: object, where: str) -> Interval:
     value, low, high, stderr = (_number(row, key) for key in ("value", "low", "high", "stderr"))
     level = _number(row, "level")
     backwards = low is not None and high is not None and low > high
-    if level is None or not 0 < level < 1 or backwards or (stderr or 0) < 0:
-        raise InputError("an interval that is none", where=f"{where} {clip(found)}", fix=ANEW)
     n, clusters = _whole(row, "n"), _whole(row, "clusters")
+    sized = clusters <= n <= MOST_ROWS and (value is None or clusters > 0)
+    sure = level is not None and LEVELS[0] <= level <= LEVELS[1]
+    if level is None or not (sure and sized) or backwards or (stderr or 0) < 0:
+        raise InputError("an interval that is none", where=f"{where} {clip(found)}", fix=ANEW)
     return Interval(value, low, high, stderr, level, n, clusters, _text(row, "method"))
 
 
@@ -241,7 +271,7 @@ def _number(row: Mapping[str, Any], key: str) -> float | None:
     found = row.get(key)
     if found is None:
         return None
-    fits = type(found) in {int, float} and abs(found) < 1e300 and math.isfinite(found)
+    fits = type(found) in {int, float} and abs(found) < LARGEST and math.isfinite(found)
     return float(found) if fits else _malformed(found, key)
 
 

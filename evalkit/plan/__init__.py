@@ -100,8 +100,7 @@ def plan(
         options=options,
         designs=designs,
         grid=grid,
-        # no variable in [0, 1] varies by more than p·(1 − p)
-        ceiling=_needed(0.25 - options.detect**2, options) if len(left) == 1 else None,
+        ceiling=_ceiling(pilot, options),
         notices=_notices([*left, *right], reward_model, pilot),
         signature=_signature(left, right, reward_model, measure, pilot, options),
     )
@@ -172,6 +171,11 @@ def _with_designs(options: Options, found: Components, pilot: Pilot) -> Options:
     return replace(options, completions=tuple(sorted({*ks})), references=tuple(sorted({*rs})))
 
 
+def _ceiling(pilot: Pilot, options: Options) -> int | None:
+    """Prompts for one checkpoint, whatever its spread: none in [0, 1] is above p·(1 − p)."""
+    return _needed(0.25 - options.detect**2, options) if len(pilot.values) == 1 else None
+
+
 def _designs(
     pilot: Pilot, found: Components, options: Options
 ) -> tuple[tuple[Design, ...], tuple[int, ...]]:
@@ -188,25 +192,32 @@ def _designs(
     )
     grid = _grid([pilot.prompts, *(p.prompts for p in plans)])
     sides = pilot.sides()
+    ceiling = _ceiling(pilot, options) or math.inf
     designs = []
     for p in plans:
+        prompts = int(min(p.prompts, ceiling))
         k = (p.completions, p.completions)
         low, high = variance_range(*sides, k, p.references, level=options.level)
-        there = min(p.references, found.references) * min(p.prompts, pilot.prompts)
+        there = min(p.references, found.references) * min(prompts, pilot.prompts)
         designs.append(
             Design(
                 completions=p.completions,
                 references=p.references,
-                prompts=p.prompts,
-                fewest=_needed(low, options),
-                most=_needed(high, options) if _is_feasible(high, options) else None,
-                generated=p.generated * len(pilot.values),
-                answers=p.references * p.prompts - there,
+                prompts=prompts,
+                fewest=int(min(_needed(low, options), ceiling)),
+                most=_most(high, ceiling, options),
+                generated=prompts * p.completions * len(pilot.values),
+                answers=p.references * prompts - there,
                 detectable=found.detectable(pilot.prompts, k, p.references, **how),
                 curve=tuple(found.detectable(n, k, p.references, **how) for n in grid),
             )
         )
     return tuple(designs), grid
+
+
+def _most(variance: float, ceiling: float, options: Options) -> int | None:
+    feasible = _is_feasible(variance, options)
+    return int(min(_needed(variance, options), ceiling)) if feasible else None
 
 
 def _check_spread(found: Components, options: Options) -> None:

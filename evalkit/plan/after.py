@@ -10,6 +10,7 @@ from typing import Any
 from evalkit.data import digest
 from evalkit.errors import InputError
 from evalkit.gate import Judged, Policy, judge
+from evalkit.gate.judge import FEW_DECIDING
 from evalkit.plan.pilot import Measure, Pilot, read_pilot
 from evalkit.plan.result import Instead, Settlement, Undecided
 from evalkit.sets import NamedSet, read_set
@@ -70,7 +71,9 @@ def _undecided(
         half_width = None if end is None else abs(j.value - end)
     instead: tuple[Instead, ...] = ()
     floor = None
-    if j.n_needed and not j.rule.subset and (pilot := _pilot(j, result, workspace, store)):
+    by_variance = j.deciding is None or j.deciding >= FEW_DECIDING
+    wanted = by_variance and j.n_needed and not j.rule.subset
+    if wanted and j.n_needed and (pilot := _pilot(j, result, workspace, store)):
         instead, floor = _instead(j.n_needed, pilot)
     return Undecided(j, distance, half_width, instead, floor)
 

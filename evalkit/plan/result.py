@@ -14,6 +14,7 @@ from evalkit.signature import Line
 from evalkit.statistics.planning import Components
 
 Cause = Literal["interval", "few deciding", "left out", "no interval"]
+SUREST = 0.999999  # a level or power beyond it is no plan
 FEASIBLE = 100  # times the prompts of the run; a plan for more is none
 
 
@@ -48,10 +49,11 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.detect < 1:
             raise InputError(f"a difference of {self.detect}", fix="a fraction, such as 0.02")
-        if not 0 < self.level < 1 or not 1 - self.level < self.power < 1:
+        if not 0 < self.level <= SUREST or not 1 - self.level < self.power <= SUREST:
             raise InputError(
-                f"level {self.level}, power {self.power}",
-                fix="the level lies between 0 and 1, the power between 1 − level and 1",
+                f"level {self.level!r}, power {self.power!r}",
+                fix="the level lies between 0 and 1, the power between 1 − level and 1, and "
+                f"neither above {SUREST!r}",
             )
         for name, numbers in (("completions", self.completions), ("references", self.references)):
             if any(number < 1 for number in numbers):

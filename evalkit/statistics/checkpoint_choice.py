@@ -102,6 +102,7 @@ def chosen(
     keys: Keys,
     *,
     level: float = 0.95,
+    bounded: bool = False,
     clusters: IntArray | None = None,
     splits: int = 10,
 ) -> Chosen:
@@ -116,6 +117,7 @@ def chosen(
         outcomes: (P, T) finite, any unit.
         keys: (P,) keys, equal within a cluster, seed included.
         level: Nominal coverage of the intervals, in (0, 1).
+        bounded: Whether outcomes lie in [0, 1], so that no interval reaches beyond.
         clusters: (P,) cluster of each prompt; each its own if None.
         splits: How often the clusters are cut anew, ≥ 1.
 
@@ -140,7 +142,10 @@ def chosen(
             scored = ~rest[label]
             held_out[scored] += table[scored, pick] / splits
     naive = mean(table[:, index], bounded=False, level=level, clusters=clusters)
-    return Chosen(index, int(np.argmax(curve.values)), naive, _corrected(naive, held_out))
+    estimates = [naive, _corrected(naive, held_out)]
+    if bounded:
+        estimates = [_in_unit(estimate) for estimate in estimates]
+    return Chosen(index, int(np.argmax(curve.values)), *estimates)
 
 
 def _corrected(naive: Estimate, held_out: FloatArray) -> Estimate:
@@ -154,6 +159,13 @@ def _corrected(naive: Estimate, held_out: FloatArray) -> Estimate:
     return replace(
         naive, value=value, low=value - half, high=value + half, stderr=stderr, method="t"
     )
+
+
+def _in_unit(estimate: Estimate) -> Estimate:
+    """With the interval's part in [0, 1]: what it loses is no value."""
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 
 def _earliest(sums: FloatArray, sizes: FloatArray) -> int:

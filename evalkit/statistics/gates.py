@@ -237,8 +237,10 @@ def prompts_to_decide(
         beyond, df = distance * math.sqrt(m / n) - spare, m * clusters / n - 1
         return df > 0 and beyond > 0 and t_central(beyond, df) >= level
 
-    normal = n * ((NormalDist().inv_cdf((1 + level) / 2) + spare) / distance) ** 2
-    return _least(decided, max(2, math.ceil(normal))) if normal < MOST_PROMPTS else None
+    ratio = (NormalDist().inv_cdf((1 + level) / 2) + spare) / distance
+    if ratio >= math.sqrt(MOST_PROMPTS / n):
+        return None
+    return _least(decided, max(2, math.ceil(n * ratio**2)))
 
 
 def _least(reached: Callable[[int], bool], guess: int) -> int:

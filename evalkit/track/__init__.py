@@ -247,7 +247,7 @@ def _curve(run: _Run, options: Options) -> Curve:
         cusum=watched.cusum,
         change=change_point(run.outcomes, keys, steps=steps, level=options.level),
         best=best_set(run.outcomes, keys, level=options.level),
-        chosen=chosen(run.outcomes, keys, level=options.level),
+        chosen=chosen(run.outcomes, keys, level=options.level, bounded=True),
         differences=tuple(
             decided_difference(run.outcomes[:, -1], earlier, level=options.level)
             for earlier in run.outcomes.T[:-1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -326,15 +327,17 @@ def write_history(history: History, plan: RunPlan, entries: Sequence[Entry]) -> 
 def _swap(path: Path, before: bytes, after: bytes) -> None:
     """Replace a file that is still what it was; of several writers at once one does.
 
-    The lock is on the file that is replaced: who waits for it finds another one in its place. It
-    ends with its process.
+    The lock is on the file that is replaced: who waits for it finds another one in its place, be
+    it of the same bytes. It ends with its process. A link stays one.
     """
+    target = path.resolve()
     try:
-        with path.open("ab") as held:
+        with target.open("ab") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
-            unchanged = path.read_bytes() == before
+            unchanged = os.path.samestat(os.fstat(held.fileno()), target.stat())
+            unchanged = unchanged and target.read_bytes() == before
             if unchanged:
-                write_atomic(path, after)
+                write_atomic(target, after)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}", fix="make it writable, or name another file"

@@ -41,7 +41,6 @@ class Options:
         margin: Change of the held-out reward model, in logits, that counts as none.
         proxy: The name of the reward model the run is trained against, the others being held out;
             None if that is not said, and nothing is monitored.
-        fail_on: "alarm": an alarm moves the exit code.
     """
 
     metric: Metric = "win_rate"
@@ -54,7 +53,6 @@ class Options:
     seed: int = 0
     margin: float = 0.1
     proxy: str | None = None
-    fail_on: Literal["alarm"] | None = None
 
     def __post_init__(self) -> None:
         sound = (
@@ -189,7 +187,8 @@ class Track:
         monitors: The proxy beside each other reward model; empty without a proxy.
         stored: Checkpoints that came from the history file alone.
         signature: Every choice that can move the numbers.
-        verdict: What a gate says of the newest checkpoint; None where none was asked.
+        verdict: What a gate says of the newest checkpoint and of alarms; None where none was
+            asked.
     """
 
     reference: str
@@ -209,7 +208,5 @@ class Track:
 
     @property
     def exit_code(self) -> int:
-        """3 if an alarm is raised and was to fail the command, else the gate's."""
-        if self.options.fail_on == "alarm" and self.alarmed:
-            return 3
+        """The gate's; 0 where none was asked."""
         return self.verdict.exit_code if self.verdict else 0

@@ -15,7 +15,7 @@ def sentence(plan: Plan) -> str:
     """The answer: how many prompts, of the cheapest design, with their range."""
     d = plan.cheapest
     return (
-        f"To {_question(plan)} with {100 * plan.options.power:g} % power: {prompts_of(d)}, with "
+        f"To {_question(plan)} with {100 * plan.options.power:.12g} % power: {prompts_of(d)}, with "
         f"{count(d.completions, 'completion')} and {count(d.references, 'reference')} each; "
         f"{count(d.total, 'completion')} to generate."
     )
@@ -42,8 +42,8 @@ def title(plan: Plan) -> str:
     return (
         f"pilot: {count(plan.prompts, 'prompt')}, {k} completion{'' if k == '1' else 's'} each, "
         f"{count(plan.components.references, 'reference')}, reward model {plan.reward_model}; "
-        f"{there}; two-sided test at {percent(1 - o.level)} %, ranges of prompts at "
-        f"{100 * o.level:g} % for what the pilot leaves open of the spread"
+        f"{there}; two-sided test at {100 * (1 - o.level):.3g} %, ranges of prompts at "
+        f"{100 * o.level:.12g} % for what the pilot leaves open of the spread"
     )
 
 
@@ -163,6 +163,8 @@ def _prompts(u: Undecided) -> list[str]:
         why = ": the value is the limit" if on else ""
         return [f"no number of prompts can be named that would settle it{why}"]
     said = f"about {count(j.n_needed, 'prompt')} would decide in 80 % of runs, were the value true"
+    if j.left_out:
+        said += f", and none left out ({j.left_out:,} are now)"
     if u.feasible:
         return [said]
     times = j.n_needed // j.n
@@ -175,11 +177,17 @@ def _limits(u: Undecided) -> list[str]:
     if u.cause == "left out" or j.low is None or j.high is None:
         return []
     if j.rule.margin is None:
-        said = f"a bound up to {_level(u, j.low)} (passes) or above {_level(u, j.high)} (fails)"
+        passes, fails = f"a bound up to {_level(u, j.low)}", f"a bound above {_level(u, j.high)}"
     else:
-        said = f"a margin above {_amount(u, -j.low)} (passes)"
-        said += f" or below {_amount(u, -j.high)} (fails)" if j.high < 0 else ""
-    return [f"these prompts could have decided {said}; declare the next one before its run"]
+        passes = f"a margin above {_amount(u, -j.low)}"
+        fails = f"a margin below {_amount(u, -j.high)}" if j.high < 0 else ""
+    said = [] if j.left_out else [f"{passes} (passes)"]  # no gate passes what leaves prompts out
+    said += [f"{fails} (fails)"] if fails else []
+    if not said:
+        return []
+    return [
+        f"these prompts could have decided {' or '.join(said)}; declare the next one before its run"
+    ]
 
 
 def _instead(u: Undecided) -> list[str]:
