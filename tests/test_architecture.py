@@ -35,7 +35,7 @@ FLOORS = [
     {"statistics", "signature", "workspace"},
     {"data"},
     {"errors"},
-    {"text", "version"},
+    {"text", "version", "strict_json"},
 ]
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "scipy", "pyarrow", "datasets", "jinja2")
 

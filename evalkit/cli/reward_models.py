@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ def show(context: Context, /, name: str, **chosen: Any) -> None:
     session = Session(context, {**chosen, "reward_model": name})
     with session.open_store() as store:
         spec = session.reward_model(store)
-    about = {
+    about: dict[str, object] = {
         "name": spec.name,
         "path": str(spec.path),
         "family": spec.family.name,
@@ -55,6 +56,8 @@ def show(context: Context, /, name: str, **chosen: Any) -> None:
         "fingerprint": spec.fingerprint,
         "manifest": spec.manifest,
     }
+    if spec.endpoint is not None:
+        about["endpoint"] = asdict(spec.endpoint)
     click.echo(json.dumps(about, indent=2, ensure_ascii=True))
 
 

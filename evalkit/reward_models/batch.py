@@ -13,7 +13,7 @@ import torch
 from evalkit.data import FloatArray
 from evalkit.reward_models import Rendered, RewardModelMemoryError
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.trunk import refuse
+from evalkit.reward_models.tokenizer import refuse
 
 
 class Batch(NamedTuple):

@@ -9,7 +9,7 @@ from torch import nn
 
 from evalkit.reward_models import nets
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.trunk import refuse
+from evalkit.reward_models.tokenizer import refuse
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "": nn.Identity,

@@ -18,7 +18,8 @@ from evalkit.reward_models import Rendered
 from evalkit.reward_models.batch import Batch, TorchRewardModel, logits_at
 from evalkit.reward_models.rendering import Encoder
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.trunk import load_model, load_tokenizer, refuse
+from evalkit.reward_models.tokenizer import load_tokenizer, refuse
+from evalkit.reward_models.trunk import load_model
 
 REWARDBENCH_LENGTH, REWARDBENCH_PROMPT = 2048, 128
 

@@ -12,9 +12,10 @@ from evalkit.errors import InputError, MissingError
 from evalkit.reward_models.checkpoint import FileDigest
 from evalkit.reward_models.families import families
 from evalkit.reward_models.own import describe_own, is_own
+from evalkit.reward_models.remote.declared import describe_endpoint
 from evalkit.reward_models.spec import RewardModelSpec, describe
 from evalkit.text import did_you_mean, listing
-from evalkit.workspace import Workspace
+from evalkit.workspace import ENDPOINT, Workspace
 
 HUB_ID = re.compile(r"(hf://)?(?P<repo>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -29,6 +30,8 @@ def find_reward_model(
     download: bool = False,
 ) -> RewardModelSpec:
     """Resolve `--reward-model`: a name of `evalkit.toml`, a built-in, a folder, or a Hub id.
+
+    A table of `evalkit.toml` with an `endpoint` is a served reward model; nothing is asked of it.
 
     Args:
         name: What the user wrote; `org/name[@revision]` for the Hub.
@@ -52,6 +55,9 @@ def find_reward_model(
         **_from_root(entry.get("parameters", {}), workspace),
         **given.get("parameters", {}),
     }
+    if ENDPOINT.keys() & entry.keys():
+        settings["model"] = workspace.config["reward_models"][name].get("model")
+        return describe_endpoint(name, settings, workspace.root, file_digest)
     match = HUB_ID.fullmatch(target)
     trusted = bool(settings.get("trust_remote_code"))
     if trusted and not (match and COMMIT.fullmatch(match["revision"] or "")):

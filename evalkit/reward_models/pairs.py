@@ -20,7 +20,8 @@ from evalkit.reward_models.checkpoint import Checkpoint
 from evalkit.reward_models.heads import build_net, outputs
 from evalkit.reward_models.rendering import Encoder
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.trunk import load_head, load_model, load_tokenizer, refuse
+from evalkit.reward_models.tokenizer import load_tokenizer, refuse
+from evalkit.reward_models.trunk import load_head, load_model
 
 TEXT = "{{ messages[0].content }}"
 

@@ -20,7 +20,8 @@ from evalkit.reward_models.batch import Batch, TorchRewardModel, at
 from evalkit.reward_models.heads import build_net, one_tensor, outputs
 from evalkit.reward_models.rendering import ConversationRenderer
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.trunk import load_head, load_model, load_tokenizer, refuse
+from evalkit.reward_models.tokenizer import load_tokenizer, refuse
+from evalkit.reward_models.trunk import load_head, load_model
 
 
 class PointwiseModel(TorchRewardModel):

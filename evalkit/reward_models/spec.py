@@ -33,6 +33,33 @@ ABI = 2
 RENDERING = "template once; one frame; special tokens in text literal; date 2024-07-26"
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a served reward model answers, and what its server is declared to serve.
+
+    Attributes:
+        url: Root of the server, without a slash at its end.
+        model: As the server calls it.
+        revision: As declared; empty if none is.
+        key_env: The environment variable that holds the bearer key; empty for none.
+        timeout: Seconds a request may take, from connecting to the last byte.
+        concurrency: Requests under way at once.
+    """
+
+    url: str
+    model: str
+    revision: str = ""
+    key_env: str = ""
+    timeout: float = 60.0
+    concurrency: int = 8
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What of it can move a reward: the host only where no revision says what it serves."""
+        where = {"revision": self.revision} if self.revision else {"url": self.url}
+        return {"model": self.model, **where}
+
+
 @dataclass(frozen=True)
 class RewardModelSpec:
     """One reward-model set-up.
@@ -52,6 +79,8 @@ class RewardModelSpec:
         reference: The reference model of a DPO policy.
         code: SHA-256 of each Python file that may run: of a user's own family, or of a pinned Hub
             revision whose remote code is allowed. Empty for everything else.
+        endpoint: Who computes it where it is served and its weights are not here; `weights` and
+            `config` are empty then, for its identity is declared.
     """
 
     name: str
@@ -67,6 +96,7 @@ class RewardModelSpec:
     notice: str = ""
     reference: RewardModelSpec | None = None
     code: tuple[str, ...] = ()
+    endpoint: Endpoint | None = None
 
     @cached_property
     def manifest(self) -> dict[str, object]:
@@ -91,6 +121,7 @@ class RewardModelSpec:
             },
             "reference": self.reference and [*self.reference.weights, self.reference.config],
             "code": list(self.code),
+            "endpoint": self.endpoint and self.endpoint.identity,
         }
         return found | {key: value for key, value in more.items() if value}
 
