@@ -27,6 +27,7 @@ FLOORS = [
         "validate",
         "accuracy",
         "gate",
+        "check",
     },
     {"comparison"},
     {"sets", "suites", "notices", "lengths", "breakdown"},

@@ -91,6 +91,9 @@ ties_option = click.option(
     metavar="RULE",
     help="half, drop, or margin=EPS (|margin| ≤ EPS is a tie).",
 )
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
 level_option = click.option(
     "--ci",
     "level",
@@ -182,9 +185,7 @@ def reward_models_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
-        click.option(
-            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
-        ),
+        device_option,
         click.option(
             "--batch-tokens",
             type=click.IntRange(min=1),

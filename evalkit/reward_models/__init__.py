@@ -20,7 +20,7 @@ class Rendered(NamedTuple):
 
     Attributes:
         ids: Token ids, in the order the model reads them.
-        cut: Tokens lost to truncation.
+        cut: Tokens lost to truncation, or for which the conversation is refused as too long.
         problem: Why there are no ids; empty if there are.
         marks: Positions in `ids` that the family reads beside the last one.
         texts: What a server that takes no ids is sent: one text, or two that it encodes as a pair.

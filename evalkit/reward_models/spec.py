@@ -237,7 +237,8 @@ def _family(checkpoint: Checkpoint, settings: Mapping[str, Any], id_: str) -> Fa
     found = found.with_parameters(parameters, str(checkpoint.folder)).resolved(checkpoint)
     found = _declared(found, settings)
     if problems := found.mismatches(checkpoint):
-        raise refusal(checkpoint, [f"is not of family {found.name}: {x}" for x in problems])
+        lines = [f"is not of family {found.name}: {x}" for x in problems]
+        raise refusal(checkpoint, lines, len(found.head_problems(checkpoint)))
     return found
 
 

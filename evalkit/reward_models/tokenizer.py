@@ -29,14 +29,18 @@ def load_tokenizer(spec: RewardModelSpec) -> Any:
             raise refuse(spec, [why]) from None
 
 
-def refuse(spec: RewardModelSpec, lines: list[str]) -> RefusedModelError:
-    """The refusal of a checkpoint that is not what its family says."""
+def refuse(
+    spec: RewardModelSpec, lines: list[str], code: str = "", number: float = 0.0
+) -> RefusedModelError:
+    """The refusal of a checkpoint that is not what its family says; code and number as there."""
     return RefusedModelError(
         f"reward model {spec.name!r} is not of family {spec.family.name}, {spec.family.title}; "
         "loading it as one would score with a wrong or random head",
         where=f"{spec.path}\n     " + "\n     ".join(lines),
         fix="name the right --family, or fetch the checkpoint again; see "
         "`evalkit reward-models list`",
+        code=code,
+        number=number,
     )
 
 

@@ -100,7 +100,8 @@ def load_head(spec: RewardModelSpec) -> dict[str, torch.Tensor]:
     nets_of = [spec.family.setting(key) for key in NETS if spec.family.setting(key)]
     unknown = [name for name in found if not any(below(name, net) for net in nets_of)]
     if unknown:
-        raise refuse(spec, [f"unexplained tensors: {listing(sorted(unknown))}"])
+        what = f"unexplained tensors: {listing(sorted(unknown))}"
+        raise refuse(spec, [what], "random-head", len(unknown))
     return found
 
 
@@ -232,13 +233,14 @@ def _check(spec: RewardModelSpec, part: str, options: Mapping[str, Any]) -> None
         "unexplained tensors": [k for k in _unused(spec, info) if not family.claims(k)],
         "missing tensors": info["missing_keys"],
         "tensors of another shape": [key for key, *_ in info["mismatched_keys"]],
-        "unexplained files": [n for n in pickles(spec.path) if n not in family.requires],
     }
+    wrong = sum(map(len, findings.values()))
+    findings["unexplained files"] = [n for n in pickles(spec.path) if n not in family.requires]
     lines = [f"{what}: {listing(sorted(keys))}" for what, keys in findings.items() if keys]
     if part == "classifier":
         lines += _classifier_problems(spec, options["config"])
     if lines:
-        raise refuse(spec, lines)
+        raise refuse(spec, lines, "random-head" if wrong else "", wrong)
 
 
 def _unused(spec: RewardModelSpec, info: Mapping[str, Any]) -> set[str]:
