@@ -17,7 +17,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"report", "integrations"},
-    {"preferences", "contrasts", "track", "plan"},
+    {"preferences", "contrasts", "track", "plan", "card"},
     {
         "compare",
         "best_of_n",

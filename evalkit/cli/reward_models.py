@@ -1,8 +1,9 @@
-"""`evalkit reward-models`: what is known, what one of them is, and what is wrong with it."""
+"""`evalkit reward-models`: what is known, and what one of them is, measures and gets wrong."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,14 @@ from evalkit.cli.shared import (
     Context,
     Session,
     device_option,
+    level_option,
     output_options,
     refuse_overwriting,
     refuse_pairwise,
     reward_model_options,
+    run_options,
     settings_options,
+    tell_store,
 )
 from evalkit.errors import RefusedModelError
 from evalkit.text import count
@@ -29,12 +33,13 @@ if TYPE_CHECKING:
 
 @click.group("reward-models")
 def reward_models() -> None:
-    """List the reward models evalkit knows, show one, and look for what is wrong with one.
+    """List the reward models evalkit knows; show, check and measure one.
 
     \b
     evalkit reward-models list
     evalkit reward-models show demo-rm
     evalkit reward-models check demo-rm
+    evalkit reward-models card demo-rm -o card.md
     """
 
 
@@ -154,3 +159,97 @@ def _conversations(session: Session, source: str, chosen: dict[str, Any]) -> lis
 
     rows, prompts, _ = read_rows(source, "checkpoint", session.workspace, chosen["benchmark"])
     return lines.conversations(rows[: chosen["rows"]], prompts, source)
+
+
+@reward_models.command()
+@click.argument("name")
+@settings_options
+@run_options
+@click.option(
+    "-d",
+    "--data",
+    multiple=True,
+    metavar="FILE|NAME",
+    help="Completions to measure on; repeatable. [all that answers the benchmark]",
+)
+@click.option("-b", "--benchmark", metavar="NAME", help="Whose prompts the ids stand for.")
+@click.option("--pairs", metavar="FILE", help="Labelled pairs, for accuracy and calibration.")
+@click.option(
+    "--accuracy",
+    "suites",
+    multiple=True,
+    metavar="SUITE[=PATH]",
+    help="A suite for accuracy, and where its rows are; repeatable.",
+)
+@click.option(
+    "--noise-rows",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Scored again for noise and throughput, at most.",
+)
+@click.option(
+    "--throughput/--no-throughput",
+    default=True,
+    help="Time the forward passes; without, the same command writes the same bytes. [on]",
+)
+@level_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@output_options(".md or .json")
+@click.pass_context
+def card(ctx: click.Context, /, name: str, outputs: tuple[Path, ...], **chosen: Any) -> None:
+    """Measure a reward model and write its metric card.
+
+    \b
+    evalkit reward-models card demo-rm -o card.md
+    evalkit reward-models card models/rm -d ckpt_1200 -d gpt4_refs --pairs pairs.jsonl
+    """
+    from evalkit.card import Options, measure
+    from evalkit.report import card as report
+
+    for path in outputs:
+        report.check_output(path)
+        refuse_overwriting(path, [*chosen["data"], *([chosen["pairs"]] if chosen["pairs"] else [])])
+    session = Session(ctx.obj, {**chosen, "reward_model": name})
+    names = ("benchmark", "pairs", "noise_rows", "throughput", "level", "seed")
+    options = Options(
+        suites=tuple(
+            (suite, path) for suite, _, path in (s.partition("=") for s in chosen["suites"])
+        ),
+        command=_command(ctx),
+        **{option: chosen[option] for option in names},
+    )
+    with session.open_store() as store:
+        found = measure(
+            session.reward_model(store),
+            chosen["data"],
+            session.workspace,
+            store,
+            options=options,
+            settings=session.settings,
+        )
+        tell_store(store)
+    text = report.to_json(found) if chosen["as_json"] else report.to_markdown(found)
+    click.echo(text.decode(), nl=False)
+    for path in outputs:
+        report.write(found, path)
+        click.echo(f"wrote {path}", err=True)
+
+
+def _command(ctx: click.Context) -> str:
+    """The command line as given, less what says where its result goes."""
+    words = [ctx.command_path]
+    given = click.core.ParameterSource.COMMANDLINE
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        if ctx.get_parameter_source(name) != given or name in {"outputs", "as_json"}:
+            continue
+        value = ctx.params[name]
+        if isinstance(parameter, click.Argument):
+            words.append(shlex.quote(value))
+        elif isinstance(value, bool):
+            words.append([*parameter.secondary_opts, *parameter.opts][value])
+        else:
+            for one in value if isinstance(value, tuple) else [value]:
+                words += [parameter.opts[-1], shlex.quote(str(one))]
+    return " ".join(words)

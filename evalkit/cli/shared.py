@@ -159,7 +159,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which reward model scores, and how."""
-    return known_rewards_options(_run_options(command))
+    return known_rewards_options(run_options(command))
 
 
 def known_rewards_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,10 +180,11 @@ def reward_models_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="RM",
         help="Name, folder, or org/name[@revision]; repeatable.",
     )
-    return names(settings_options(_run_options(command)))
+    return names(settings_options(run_options(command)))
 
 
-def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say where and in which batches a reward model scores."""
     options = [
         device_option,
         click.option(

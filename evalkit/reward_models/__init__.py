@@ -118,6 +118,12 @@ def load(spec: RewardModelSpec, *, device: str = "auto") -> RewardModel:
         ) from error
 
 
+def hardware(device: str) -> str:
+    """What a loaded model's device is, in words: the GPU's name, or the CPU and its threads."""
+    found: str = import_module("evalkit.reward_models.batch").hardware(device)
+    return found
+
+
 def _loader(target: str) -> Callable[..., RewardModel]:
     module, function = target.split(":")
     found: Callable[..., RewardModel] = getattr(import_module(module), function)

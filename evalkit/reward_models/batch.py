@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import platform
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from evalkit.reward_models import Rendered, RewardModelMemoryError
 from evalkit.reward_models.rendering import Encoder
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.reward_models.tokenizer import refuse
+from evalkit.text import count
 
 
 class Batch(NamedTuple):
@@ -180,3 +182,10 @@ def logits_at(model: Any, batch: Batch, columns: torch.Tensor) -> torch.Tensor:
         return found
     logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
     return logits[:, columns.to(logits.device)]
+
+
+def hardware(device: str) -> str:
+    """The name of a GPU, or the kind of CPU with the threads that compute on it."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return f"{device}, {platform.machine()}, {count(torch.get_num_threads(), 'thread')}"

@@ -22,11 +22,13 @@ from evalkit.reward_models.families import (
     published,
 )
 from evalkit.text import did_you_mean
-from evalkit.workspace import read_toml
+from evalkit.workspace import check_types, read_toml
 
 Overlong = Literal["error", "truncate-left", "truncate-right"]
 OVERLONG: tuple[Overlong, ...] = ("error", "truncate-left", "truncate-right")
 DTYPES = ("float32", "bfloat16", "float16")
+
+OWN_CARD: Mapping[str, type] = {"notice": str, "citation": str, "licence": str}
 
 # Raised whenever the code below changes what a family computes from the same files.
 ABI = 2
@@ -216,7 +218,7 @@ def describe(
             known.max_length if known else None,
         ),
         overlong=overlong_of(settings.get("overlong") or "error"),
-        notice=str(settings.get("notice") or _card_notice(folder)),
+        notice=str(settings.get("notice") or own_card(folder).get("notice", "")),
         code=_remote_code(checkpoint, file_digest) if settings.get("trust_remote_code") else (),
     )
     reference = chosen.setting("reference")
@@ -391,9 +393,15 @@ def _limits(checkpoint: Checkpoint, chosen: Family) -> list[object]:
     return [*stated, checkpoint.tokenizer_config.get("model_max_length")]
 
 
-def _card_notice(folder: Path) -> str:
-    """What a model's own card.toml says must stand beside every number."""
+def own_card(folder: Path) -> dict[str, str]:
+    """What a model's own card.toml says of it: `notice`, `citation`, `licence`, whichever is there.
+
+    A notice stands beside every number.
+
+    Raises:
+        InputError: It is malformed, or one of them is no text.
+    """
     path = folder / "card.toml"
-    if not path.exists():
-        return ""
-    return str(read_toml(path).get("notice", ""))
+    found = read_toml(path) if path.is_file() else {}
+    check_types(path, "the file", found, OWN_CARD)
+    return {key: str(found[key]) for key in OWN_CARD if key in found}

@@ -110,7 +110,7 @@ def score(
     problems = {key: item.problem for key, item in rendered.items() if item.problem}
     todo = {key: item for key, item in rendered.items() if not item.problem}
     fresh: dict[str, StoredReward] = {}
-    batch_tokens = settings.batch_tokens or _batch_tokens(spec, model)
+    batch_tokens = settings.batch_tokens or batch_tokens_of(spec, model)
     provenance = _provenance(model, batch_tokens)
     with Progress(sum(len(item.ids) for item in todo.values()), settings.progress) as progress:
         batches = plan({key: len(item.ids) for key, item in todo.items()}, batch_tokens)
@@ -141,6 +141,13 @@ def known_rewards(
     keys = {item_key(item) for item in items}
     rewards = store.lookup(fingerprint, keys, packs)
     return Scored(rewards, dict.fromkeys(keys - rewards.keys(), UNKNOWN), 0)
+
+
+def batch_tokens_of(spec: RewardModelSpec, model: RewardModel) -> int:
+    """Padded tokens per batch that suit where a reward model computes."""
+    if spec.endpoint is not None:
+        return 65536  # rows for all requests that may be under way at once
+    return 2048 if model.device == "cpu" else 16384
 
 
 def _check_attributes(spec: RewardModelSpec, rows: Iterable[StoredReward]) -> None:
@@ -275,12 +282,6 @@ def _check_answered(spec: RewardModelSpec, failed: Mapping[str, str]) -> None:
 def _same(known: StoredReward, now: StoredReward, tolerance: float) -> bool:
     near = abs(now.reward - known.reward) <= tolerance * max(1.0, abs(known.reward))
     return near and now.tokens_digest == known.tokens_digest
-
-
-def _batch_tokens(spec: RewardModelSpec, model: RewardModel) -> int:
-    if spec.endpoint is not None:
-        return 65536  # rows for all requests that may be under way at once
-    return 2048 if model.device == "cpu" else 16384
 
 
 def _provenance(model: RewardModel, batch_tokens: int) -> dict[str, object]:
