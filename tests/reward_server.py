@@ -58,6 +58,7 @@ class RewardServer:
         misbehave: Texts of a request -> what to do instead of answering, or None.
         judge: Prompt -> what the judge writes.
         labels: Of a classifier, at most three; the first one's score is the reward.
+        reads: Ids as sent -> as its model reads them, of vLLM and SGLang.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class RewardServer:
         misbehave: Callable[[list[str], int], str | None] = lambda texts, times: None,
         judge: Callable[[str], object] = lambda prompt: "[[A]]",
         labels=("LABEL_0",),
+        reads: Callable[[list[int]], list[int]] = lambda ids: ids,
     ) -> None:
         self.kind, self.squash, self.regression = kind, squash, regression
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -80,6 +82,7 @@ class RewardServer:
         self.eos = re.escape(config["eos_token"]), config["eos_token"]
         self.models, self.about, self.answers_as = models, about or {}, answers_as
         self.misbehave, self.judge, self.labels = misbehave, judge, labels
+        self.reads = reads
         self.requests: list[tuple[str, dict, object]] = []
         self.seen: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
@@ -132,7 +135,9 @@ class RewardServer:
         if path == "/classify" and not all(isinstance(row, str) for row in rows):
             raise StatusError(400, {"error": "input must be text"})
         special = body.get("add_special_tokens", True)
-        ids = [self._encode(r, special=special) if isinstance(r, str) else r for r in rows]
+        ids = [
+            self.reads(self._encode(r, special=special) if isinstance(r, str) else r) for r in rows
+        ]
         raw = body.get("use_activation") is False
         scores = [self._score(x, raw) for x in ids]
         name = {"/pooling": "data", "/classify": "probs"}[path]
@@ -146,7 +151,7 @@ class RewardServer:
             return {"model_path": self.models[0], "is_generation": False, **self.about}
         if path != "/classify":
             return None
-        ids = body.get("input_ids") or [self._encode(t, special=True) for t in body["text"]]
+        ids = list(map(self.reads, body["input_ids"]))
         return [
             {"embedding": [self._score(x, True)], "meta_info": {"prompt_tokens": len(x)}}
             for x in ids

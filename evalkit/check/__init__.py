@@ -36,6 +36,13 @@ CHECKS: Mapping[str, Callable[[Subject], Finding | Inapplicable | None]] = {
     "squashed": rewards.squashed,
 }
 RELOADED = "random-head"
+# What the number of a refusal to load is, where it is no change of a reward.
+UNITS = {
+    RELOADED: "faults of tensors",
+    "squashed": "max − min",
+    "double-bos": "tokens more than sent",
+    "truncated-tail": "tokens fewer than sent",
+}
 
 
 def check(
@@ -88,6 +95,6 @@ def of_refusal(name: str, error: RefusedModelError) -> Checked:
     """
     if not error.code:
         raise error
-    unit = "faults of tensors" if error.code == RELOADED else tokens.MOVED
+    unit = UNITS.get(error.code, tokens.MOVED)
     what = f"{error.what}: {error.where}" if error.where else error.what
     return Checked(name, (Finding(error.code, what, error.number, unit, error.fix, here=False),))

@@ -145,7 +145,7 @@ def subject_of(
         pairs=tuple(pairs),
         too_long=sum(row.cut > 0 for row in rendered),
         total=len(every),
-        unscored=Counter(reasons),
+        unscored=dict(Counter(reasons)),
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from evalkit.reward_models.batch import TorchRewardModel
 
 MOVED = "max |Δ|"
-NOT_LOCAL = Inapplicable("its tokenizer and template are its own, not evalkit's to read")
+NOT_LOCAL = Inapplicable("it is not computed here: where its files are, check them there")
 # Another day than the pinned one, in each of its parts.
 OTHER_DATE = {
     "%Y": "2031", "%y": "31", "%m": "12", "%d": "03", "%-d": "3", "%-m": "12",
@@ -27,6 +27,8 @@ POOLS_BY_POSITION = ("classifier", "scalar", "gated")
 
 def double_bos(subject: Subject) -> Finding | Inapplicable | None:
     """Conversations that begin with two BOS: as rendered here, or as the template writes them."""
+    if subject.spec.family.kind == "judge":
+        return Inapplicable("a judge's prompt is text, whose tokens its server makes")
     here = all(_doubled(row.ids, subject.local) for row in subject.rows)
     local = subject.local
     if not here and not (local and _template_doubles(local, subject.items)):

@@ -22,6 +22,18 @@ from evalkit.text import listing
 
 ROWS = 32  # of one request: what text-embeddings-inference and Infinity take unless told otherwise
 NEAR = 0.01  # of a probability, computed in whatever precision
+# Whether it reads more tokens than it is sent -> what `reward-models check` calls it, and the fix.
+OTHER_TOKENS = {
+    True: (
+        "double-bos",
+        "let the server add no special tokens of its own (add_special_tokens=false): what it is "
+        "sent begins with BOS already",
+    ),
+    False: (
+        "truncated-tail",
+        "let the server cut nothing: serve it with a longer context, without truncation",
+    ),
+}
 QUESTION = (Message("user", "Which is the capital of France?"),)
 PROBES: tuple[Messages, ...] = tuple(
     (*QUESTION, Message("assistant", text))
@@ -32,6 +44,18 @@ PROBES: tuple[Messages, ...] = tuple(
         "I do not know.",
     )
 )
+
+
+class TokenCountError(ReplyError):
+    """A server that read more tokens than it was sent, or fewer.
+
+    Attributes:
+        extra: How many more; below 0 for fewer.
+    """
+
+    def __init__(self, read: int, sent: int) -> None:
+        super().__init__(f"the server read {read} tokens where {sent} are to be scored")
+        self.extra = read - sent
 
 
 class ServedRewardModel(RemoteRewardModel):
@@ -72,7 +96,8 @@ class ServedRewardModel(RemoteRewardModel):
 
         Raises:
             MissingError: The model asked for is not served, or nothing can be scored.
-            RefusedModelError: Its numbers are squashed, or its texts cannot be told exactly.
+            RefusedModelError: Its numbers are squashed, it reads other tokens than it is sent, or
+                its texts cannot be told exactly.
         """
         self._check_served()
         rendered = self.render(PROBES)
@@ -86,6 +111,9 @@ class ServedRewardModel(RemoteRewardModel):
         try:
             raw = [self.ask([row])[0] for row in rows]
             on = [self._ask([row], raw=False)[0] for row in rows] if self.dialect.switch else raw
+        except TokenCountError as error:
+            code, fix = OTHER_TOKENS[error.extra > 0]
+            raise self._refuse(str(error), fix, code, abs(error.extra)) from None
         except ReplyError as error:
             raise MissingError(
                 f"the server of reward model {self.spec.name!r} does not answer as "
@@ -94,7 +122,7 @@ class ServedRewardModel(RemoteRewardModel):
                 fix="check endpoint and dialect in evalkit.toml, and the server's own log",
             ) from None
         if problem := squashed(raw, on, identity=bool(self.spec.family.setting("identity"))):
-            raise self._refuse(problem, self.dialect.raw)
+            raise self._refuse(problem, self.dialect.raw, "squashed", max(raw) - min(raw))
 
     def _ask(self, rows: Sequence[Rendered], *, raw: bool) -> list[float]:
         model = self.endpoint.model
@@ -104,7 +132,7 @@ class ServedRewardModel(RemoteRewardModel):
         scores = self.dialect.scores(reply, len(rows), label)
         read, sent = self.dialect.tokens(reply), sum(len(row.ids) for row in rows)
         if read is not None and read != sent:
-            raise ReplyError(f"the server read {read} tokens where {sent} are to be scored")
+            raise TokenCountError(read, sent)
         return scores
 
     def _check_served(self) -> None:
@@ -152,11 +180,13 @@ class ServedRewardModel(RemoteRewardModel):
                 f'dtype = "{dtype}" in evalkit.toml, or another server',
             )
 
-    def _refuse(self, why: str, fix: str) -> RefusedModelError:
+    def _refuse(self, why: str, fix: str, code: str = "", number: float = 0.0) -> RefusedModelError:
         return RefusedModelError(
             f"the server of reward model {self.spec.name!r} is refused: {why}",
             where=self.endpoint.url,
             fix=fix,
+            code=code,
+            number=number,
         )
 
 
