@@ -61,11 +61,17 @@ def _template_doubles(local: TorchRewardModel, items: Sequence[Item]) -> bool:
 
 
 def _without_first(row: Rendered) -> Rendered:
-    return row._replace(ids=row.ids[1:], marks=tuple(mark - 1 for mark in row.marks))
+    return row._replace(
+        ids=row.ids[1:], marks=tuple(mark - 1 for mark in row.marks), segments=row.segments[1:]
+    )
 
 
 def _with_first_twice(row: Rendered) -> Rendered:
-    return row._replace(ids=[row.ids[0], *row.ids], marks=tuple(mark + 1 for mark in row.marks))
+    return row._replace(
+        ids=[row.ids[0], *row.ids],
+        marks=tuple(mark + 1 for mark in row.marks),
+        segments=(*row.segments[:1], *row.segments),
+    )
 
 
 def missing_eos(subject: Subject) -> Finding | Inapplicable | None:
@@ -179,7 +185,7 @@ def pad_is_eos(subject: Subject) -> Finding | Inapplicable | None:
 def _pooled_at(subject: Subject, places: Sequence[int]) -> float:
     """How far rewards move that are read elsewhere: a causal model read there is one that ends."""
     cut = {
-        i: row._replace(ids=row.ids[: place + 1])
+        i: row._replace(ids=row.ids[: place + 1], segments=row.segments[: place + 1])
         for i, (row, place) in enumerate(zip(subject.rows, places, strict=True))
         if place + 1 < len(row.ids) and all(mark <= place for mark in row.marks)
     }

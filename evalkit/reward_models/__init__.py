@@ -23,6 +23,8 @@ class Rendered(NamedTuple):
         cut: Tokens lost to truncation, or for which the conversation is refused as too long.
         problem: Why there are no ids; empty if there are.
         marks: Positions in `ids` that the family reads beside the last one.
+        segments: Which of two texts each id is of, as the tokenizer numbers them; empty where the
+            model does not ask.
         texts: What a server that takes no ids is sent: one text, or two that it encodes as a pair.
     """
 
@@ -30,6 +32,7 @@ class Rendered(NamedTuple):
     cut: int = 0
     problem: str = ""
     marks: tuple[int, ...] = ()
+    segments: tuple[int, ...] = ()
     texts: tuple[str, ...] = ()
 
 

@@ -26,7 +26,8 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: `input_ids` and `attention_mask`, both (B, L); with padding on the left also
-            `position_ids`, which count from each row's first token.
+            `position_ids`, which count from each row's first token; `token_type_ids` where the
+            model tells the texts of a pair apart by them.
         start: (B,) column of each row's first token.
         length: (B,) tokens of each row.
         rows: What each row was made of.
@@ -156,12 +157,15 @@ class TorchRewardModel(ABC):
         left = self.padding_side == "left"
         start = longest - lengths if left else torch.zeros_like(lengths)
         ids = torch.full((len(batch), longest), self._pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
+        mask, segments = torch.zeros_like(ids), torch.zeros_like(ids)
         for i, row in enumerate(batch):
             here = slice(int(start[i]), int(start[i]) + len(row.ids))
             ids[i, here] = torch.tensor(row.ids)
             mask[i, here] = 1
+            segments[i, here] = torch.tensor(row.segments or 0)
         inputs = {"input_ids": ids, "attention_mask": mask}
+        if self.spec.segments:
+            inputs["token_type_ids"] = segments
         if left and "position_ids" in inspect.signature(self.model.forward).parameters:
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
         placed = {name: value.to(self.device) for name, value in inputs.items()}

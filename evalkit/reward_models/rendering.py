@@ -211,8 +211,20 @@ class ConversationRenderer(Encoder):
         # tokenizers take a pair with an empty second text for a single text
         rest = [*self._between, *answer] if answer else []
         if self.spec.overlong == "truncate-right":
-            return self.fit([*question, *rest])
-        return self.fit(question, rest)
+            found = self.fit([*question, *rest])
+        else:
+            found = self.fit(question, rest)
+        if not answer or not self.spec.segments or found.problem:
+            return found
+        return found._replace(segments=self._segments(found, len(question), len(answer)))
+
+    def _segments(self, found: Rendered, question: int, answer: int) -> tuple[int, ...]:
+        """Segment ids as the tokenizer gives them, less those of the tokens that are cut."""
+        before, first, between, second, after = _pair_segments(self.tokenizer)
+        every = [*before, *[first] * question, *between, *[second] * answer, *after]
+        left = self.spec.overlong == "truncate-left"
+        cut = len(before) if left else len(every) - len(after) - found.cut
+        return (*every[:cut], *every[cut + found.cut :])
 
     def _find_header(self) -> list[int]:
         """The ids from the end of the last user turn to the start of the answer, less whitespace.
@@ -267,6 +279,16 @@ def _pair_frame(tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
     middle = start + len(one)
     second = middle + _first(framed[middle:], other)
     return framed[:start], framed[middle:second], framed[second + len(other) :]
+
+
+def _pair_segments(tokenizer: Any) -> tuple[list[int], int, list[int], int, list[int]]:
+    """The tokenizer's segment ids before, of the first text, between, of the second, and after."""
+    before, between, after = map(len, _pair_frame(tokenizer))
+    found = tokenizer("a", "b", return_token_type_ids=True)["token_type_ids"]
+    end = len(found) - after
+    middle = before + len(tokenizer("a", add_special_tokens=False)["input_ids"])
+    second = middle + between
+    return found[:before], found[before], found[middle:second], found[second], found[end:]
 
 
 def _first(ids: list[int], part: list[int]) -> int:

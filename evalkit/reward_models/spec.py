@@ -83,6 +83,7 @@ class RewardModelSpec:
             revision whose remote code is allowed. Empty for everything else.
         endpoint: Who computes it where it is served and its weights are not here; `weights` and
             `config` are empty then, for its identity is declared.
+        segments: Whether its trunk tells two texts that are encoded as a pair apart by segment ids.
     """
 
     name: str
@@ -99,6 +100,7 @@ class RewardModelSpec:
     reference: RewardModelSpec | None = None
     code: tuple[str, ...] = ()
     endpoint: Endpoint | None = None
+    segments: bool = False
 
     @cached_property
     def manifest(self) -> dict[str, object]:
@@ -124,6 +126,7 @@ class RewardModelSpec:
             "reference": self.reference and [*self.reference.weights, self.reference.config],
             "code": list(self.code),
             "endpoint": self.endpoint and self.endpoint.identity,
+            "segments": self.segments,
         }
         return found | {key: value for key, value in more.items() if value}
 
@@ -220,6 +223,7 @@ def describe(
         overlong=overlong_of(settings.get("overlong") or "error"),
         notice=str(settings.get("notice") or own_card(folder).get("notice", "")),
         code=_remote_code(checkpoint, file_digest) if settings.get("trust_remote_code") else (),
+        segments=bool(chosen.setting("answer")) and (config.get("type_vocab_size") or 0) > 1,
     )
     reference = chosen.setting("reference")
     return (

@@ -1,7 +1,8 @@
 """Rendering for a server: our token ids, and the text from which it makes exactly these.
 
 One rule for double BOS, special tokens inside messages, stripped whitespace and cut ends: a text
-is sent only if the tokenizer shows that the server will read our ids from it.
+is sent only if the tokenizer shows that the server will read our ids from it. Segment ids of a
+question and an answer are not compared: the server gives the pair those of its own tokenizer.
 """
 
 from __future__ import annotations
