@@ -22,7 +22,7 @@ from evalkit.data import (
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.statistics.outcomes import all_pairs, mean_by_group, outcomes, win_probabilities
 from evalkit.statistics.resampling import Keys
-from evalkit.text import count, listing
+from evalkit.text import by_kind, count, listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -322,7 +322,7 @@ def _keep(
     )
     kept = sorted(prompts.keys() - unmatched.prompt_ids)
     if unmatched.unscored and (missing == "error" or not kept):
-        raise _unscored(unmatched, prompts)
+        raise _unscored(unmatched, prompts, left=len(kept))
     if not kept:
         raise InputError(
             f"{checkpoint.name!r} and {reference.name!r} have no scored prompt in common",
@@ -335,15 +335,19 @@ def _absent(completions: CompletionSet, prompts: Mapping[str, Prompt]) -> tuple[
     return tuple(sorted(prompts.keys() - {p.prompt_id for p in completions.prompts}))
 
 
-def _unscored(unmatched: Unmatched, prompts: Mapping[str, Prompt]) -> MissingError:
-    lines = [f"{_name(prompts[i])}: {why}" for i, why in unmatched.unscored.items()]
+def _unscored(unmatched: Unmatched, prompts: Mapping[str, Prompt], *, left: int) -> MissingError:
+    reasons = [(_name(prompts[i]), why) for i, why in unmatched.unscored.items()]
     unread = f", {unmatched.unreadable} for want of a readable verdict"
+    others = "compare the others with --missing drop; the rewards of all others are kept"
     return MissingError(
-        f"{count(len(lines), 'prompt')} with a completion that has no reward"
-        f"{unread if unmatched.unreadable else ''}",
-        where=listing(lines, separator="\n     "),
-        fix="mend these rows (see --max-length and --overlong for long ones), or compare the "
-        "others with --missing drop; the rewards of all others are kept",
+        f"{count(len(reasons), 'prompt')} with a completion that has no reward"
+        f"{unread if unmatched.unreadable else ''}{'' if left else ': none is left to compare'}",
+        where=listing(
+            [f"{name}: {why}" for name, why in reasons] if left else by_kind(reasons),
+            separator="\n     ",
+        ),
+        fix="mend these rows (see --max-length and --overlong for long ones)"
+        f"{f', or {others}' if left else ''}",
     )
 
 

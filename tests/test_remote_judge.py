@@ -272,6 +272,22 @@ def test_a_judge_without_a_single_verdict_says_why_even_where_prompts_may_be_dro
         with pytest.raises(MissingError, match="3 for want of a readable verdict") as refusal:
             compared(tmp_path, spec, store, missing="drop")
     assert "Both are good answers." in str(refusal.value)
+    assert "--missing drop" not in refusal.value.fix  # nothing would be left
+
+
+def test_without_a_single_verdict_reasons_are_grouped_and_an_example_of_each_does_not_act(
+    tmp_path, store
+):
+    two_sets(tmp_path, 40)
+    hostile = f"\x1b[31m\u202e{'so good ' * 90}"
+    with RewardServer("openai", judge=lambda prompt: hostile) as server:
+        spec = declared(tmp_path / "w", server)
+        with pytest.raises(MissingError, match="40 for want of a readable verdict") as refusal:
+            compared(tmp_path, spec, store, missing="drop")
+    (line,) = refusal.value.where.splitlines()
+    assert line.startswith("40 × unreadable verdict, such as ")
+    assert line.isprintable()
+    assert len(line) < 260
 
 
 # The judge itself
