@@ -1,21 +1,15 @@
 """Segment ids of a question and an answer that a BERT reads as a pair: those of its tokenizer."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from evalkit.data import Message
 from evalkit.reward_models import load
 from tests.shared_data import spec_of
-from tests.tiny_checkpoints import randomised
+from tests.tiny_served import cross_encoder
 
-FRAME = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
-LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{x}" for x in "abcdefghijklmnopqrstuvwxyz?.")]
 TEXTS = [
     ("Why is the sky blue?", "It scatters light."),
     ("Capital of France?", "Paris"),
@@ -23,34 +17,6 @@ TEXTS = [
     ("Say nothing.", ""),
     ("a", "a much longer answer than its question was"),
 ]
-
-
-def cross_encoder(folder, **config):
-    """A BERT of one label with a tokenizer of letters, as Hugging Face writes both."""
-    folder.mkdir()
-    vocabulary = {token: i for i, token in enumerate([*FRAME, *LETTERS])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
-    tokenizer.add_special_tokens(FRAME)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
-        unk_token="[UNK]", truncation_side="left",
-    ).save_pretrained(folder)  # fmt: skip
-    sizes = {
-        "vocab_size": len(vocabulary), "hidden_size": 32, "intermediate_size": 40,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128,
-        "num_labels": 1, "pad_token_id": 0,
-    }  # fmt: skip
-    model = randomised(
-        transformers.BertForSequenceClassification(transformers.BertConfig(**{**sizes, **config}))
-    )
-    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    stated = json.loads(model.config.to_json_string(use_diff=False))
-    stated["architectures"] = ["BertForSequenceClassification"]
-    (folder / "config.json").write_text(json.dumps(stated))
-    return folder
 
 
 def by_transformers(folder, texts, **how):
