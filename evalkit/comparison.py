@@ -124,6 +124,8 @@ class Comparison:
         signature: Every choice that can move the numbers.
         human: Win rate corrected by human labels on some prompts; None without labels.
         cluster_by: What is independent: prompts, or whole subsets of them.
+        first_shown: Share of a pair-preference model's or judge's verdicts that go to the answer
+            shown first, ½ without position bias; None for other reward models.
     """
 
     checkpoint: CompletionSet
@@ -139,6 +141,7 @@ class Comparison:
     signature: Signature
     human: PredictionPowered | None = None
     cluster_by: ClusterBy = "prompt"
+    first_shown: Estimate | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """Every estimate on a row: subset, metric, counts, value, interval and how it was made.
@@ -242,6 +245,7 @@ def comparison_of(
     )
     sizes = sizes_of(table, checkpoint, reference)
     lengths = lengths_of(table, sizes, options.level, units.clusters, pool)
+    first_shown = _first_shown(table, units, options)
     return Comparison(
         checkpoint=checkpoint,
         reference=reference,
@@ -263,11 +267,13 @@ def comparison_of(
                 options.level,
             ),
             *_few_clusters(units),
+            *_of_position(reward_model, first_shown),
         ),
         signature=_signature(
             checkpoint, reference, reward_model, table, options, lengths.pool if lengths else ()
         ),
         cluster_by=options.cluster_by,
+        first_shown=first_shown,
     )
 
 
@@ -321,6 +327,25 @@ def _group(table: PairedTable, rows: IntArray, units: Units, options: Options) -
             "margin": estimate(table.margin, bounded=False),
         },
     )
+
+
+def _first_shown(table: PairedTable, units: Units, options: Options) -> Estimate | None:
+    known = ~np.isnan(table.order_gap)
+    if not known.any():
+        return None
+    share = 0.5 + table.order_gap[known] / 2
+    return mean(share, bounded=True, level=options.level, clusters=units.clusters[known])
+
+
+def _of_position(reward_model: RewardModelSpec, share: Estimate | None) -> list[str]:
+    """What it is worth to be shown first; the win rate is asked for in both orders."""
+    if share is None or share.value is None:
+        return []
+    within = "" if share.low is None else f" ({share.low:.3f} to {share.high:.3f})"
+    return [
+        f"{share.value:.3f}{within} of {reward_model.name}'s verdicts go to the answer shown "
+        "first, where ½ is no position bias"
+    ]
 
 
 def _few_clusters(units: Units) -> list[str]:

@@ -22,6 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 TextArray = npt.NDArray[np.object_]  # numpy's own text arrays drop trailing NULs
 Scalar = str | int | float | bool | None
+# How the reason begins of a row that a judge answered without saying which answer is better.
+UNREADABLE = "unreadable verdict"
 
 
 class Message(NamedTuple):
@@ -189,7 +191,8 @@ class Preferences:
         prompt_id: (N,) rows of one prompt together.
         probability: (N,) that the checkpoint's completion is the better one, mean over both
             orders, in [0, 1]; NaN where there is none.
-        order_gap: (N,) how far the two orders lie apart, in [0, 1].
+        order_gap: (N,) the probability where the checkpoint's completion is shown first minus that
+            where it is shown second, in [-1, 1]; above 0 the first place helps.
         cut: (N,) tokens lost to truncation, both orders together.
         failures: Row number -> why there is no probability.
     """

@@ -49,9 +49,23 @@ class InputError(EvalkitError):
 
 
 class RefusedModelError(EvalkitError):
-    """A reward model whose tensors, format or class do not explain each other."""
+    """A reward model whose tensors, format or class do not explain each other.
+
+    Args:
+        what: As for every error.
+        where: Likewise.
+        fix: Likewise.
+        code: What `evalkit reward-models check` calls it; empty if it has no name for it.
+        number: How much of it there is, such as tensors that are missing.
+    """
 
     exit_code = 2
+
+    def __init__(
+        self, what: str, *, where: str = "", fix: str = "", code: str = "", number: float = 0.0
+    ) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.code, self.number = code, number
 
 
 class IntegrityError(EvalkitError):

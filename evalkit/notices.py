@@ -34,6 +34,8 @@ def notices(
             f"{len(left_out)} of {n} prompts are left out of {checkpoint.name} against "
             f"{reference.name}: {listing(left_out)}"
         )
+    if unread := table.unmatched.unreadable:
+        found.append(f"{count(unread, 'prompt')} of these for want of a readable verdict")
     kept = set(table.prompt_id.tolist())
     found += [
         f"{side.name}: {count(empty, 'empty completion')} scored as it is"
@@ -74,7 +76,7 @@ def _of_output(
     if output == "preference" and np.all(np.isnan(table.order_gap)):
         return []
     if output == "preference":
-        gap = float(np.nanmean(table.order_gap))
+        gap = float(np.nanmean(np.abs(table.order_gap)))
         return [
             f"{name} compares answers and gives none a reward; asked in both orders, its "
             f"probability moves by {gap:.2f} on average"

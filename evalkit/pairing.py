@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from evalkit.data import (
+    UNREADABLE,
     CompletionSet,
     FloatArray,
     IntArray,
@@ -21,7 +22,7 @@ from evalkit.data import (
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.statistics.outcomes import all_pairs, mean_by_group, outcomes, win_probabilities
 from evalkit.statistics.resampling import Keys
-from evalkit.text import count, listing
+from evalkit.text import by_kind, count, listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,11 @@ class Unmatched:
         """All of them."""
         return {*self.missing_in_checkpoint, *self.missing_in_reference, *self.unscored}
 
+    @property
+    def unreadable(self) -> int:
+        """How many are unscored because a judge's verdict could not be read."""
+        return sum(why.startswith(UNREADABLE) for why in self.unscored.values())
+
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
@@ -86,8 +92,9 @@ class PairedTable:
             all pairs are tied.
         probability: (P,) mean win probability over the same pairs, in [0, 1]; NaN if the reward
             model's margins have no temperature.
-        order_gap: (P,) how far a pair-preference model's two orders lie apart, in [0, 1]; NaN for
-            other reward models, as the rewards and tokens are for a pair-preference model.
+        order_gap: (P,) how much being shown first helps with a pair-preference model: probability
+            shown first minus shown second, mean over pairs, in [-1, 1]; NaN for other reward
+            models, as the rewards and tokens are for a pair-preference model.
         checkpoint_tokens: (P,) mean tokens of the conversations before any cut, template included.
         reference_tokens: (P,) likewise.
         truncated: Completions of these prompts that lost tokens.
@@ -313,9 +320,9 @@ def _keep(
         _absent(reference, prompts),
         {prompt_id: "; ".join(dict.fromkeys(why)) for prompt_id, why in sorted(unscored.items())},
     )
-    if missing == "error" and unmatched.unscored:
-        raise _unscored(unmatched, prompts)
     kept = sorted(prompts.keys() - unmatched.prompt_ids)
+    if unmatched.unscored and (missing == "error" or not kept):
+        raise _unscored(unmatched, prompts, left=len(kept))
     if not kept:
         raise InputError(
             f"{checkpoint.name!r} and {reference.name!r} have no scored prompt in common",
@@ -328,13 +335,19 @@ def _absent(completions: CompletionSet, prompts: Mapping[str, Prompt]) -> tuple[
     return tuple(sorted(prompts.keys() - {p.prompt_id for p in completions.prompts}))
 
 
-def _unscored(unmatched: Unmatched, prompts: Mapping[str, Prompt]) -> MissingError:
-    lines = [f"{_name(prompts[i])}: {why}" for i, why in unmatched.unscored.items()]
+def _unscored(unmatched: Unmatched, prompts: Mapping[str, Prompt], *, left: int) -> MissingError:
+    reasons = [(_name(prompts[i]), why) for i, why in unmatched.unscored.items()]
+    unread = f", {unmatched.unreadable} for want of a readable verdict"
+    others = "compare the others with --missing drop; the rewards of all others are kept"
     return MissingError(
-        f"{count(len(lines), 'prompt')} with a completion that has no reward",
-        where=listing(lines, separator="\n     "),
-        fix="mend these rows (see --max-length and --overlong for long ones), or compare the "
-        "others with --missing drop; the rewards of all others are kept",
+        f"{count(len(reasons), 'prompt')} with a completion that has no reward"
+        f"{unread if unmatched.unreadable else ''}{'' if left else ': none is left to compare'}",
+        where=listing(
+            [f"{name}: {why}" for name, why in reasons] if left else by_kind(reasons),
+            separator="\n     ",
+        ),
+        fix="mend these rows (see --max-length and --overlong for long ones)"
+        f"{f', or {others}' if left else ''}",
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 SHOWN = 20
 CLIPPED = 60
+EXAMPLE = 200
 # what a CI log is obeyed for: `::error::…` at the start of a line, `##[…` and `##vso[…` anywhere
 COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#(?:vso)?\[)", re.MULTILINE | re.IGNORECASE)
 # C0, C1 and what reorders or hides text
@@ -38,6 +39,22 @@ def listing(items: Sequence[str], *, separator: str = ", ", shown: int = SHOWN) 
     head = separator.join(items[:shown]) or "none"
     more = len(items) - shown
     return head if more <= 0 else f"{head}{separator}… and {more:,} more"
+
+
+def by_kind(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """Reasons grouped by what stands before their colon: how many of each, and the first of them.
+
+    Args:
+        reasons: A name for whatever has the reason, and the reason.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name, why in reasons:
+        kinds.setdefault(why.partition(":")[0], []).append(printable(f"{name}: {why}"))
+    return [
+        f"{len(found):,} × {printable(kind)}, such as {found[0][:EXAMPLE]}"
+        f"{'…' if len(found[0]) > EXAMPLE else ''}"
+        for kind, found in kinds.items()
+    ]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

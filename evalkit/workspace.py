@@ -21,6 +21,10 @@ from evalkit.text import clip, did_you_mean, listing
 
 CONFIG = "evalkit.toml"
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+ENDPOINT: Mapping[str, type] = {
+    "endpoint": str, "dialect": str, "revision": str, "tokenizer": str, "key_env": str,
+    "timeout": float, "concurrency": int,
+}  # fmt: skip
 KEYS: Mapping[str, Mapping[str, type]] = {
     "defaults": {"benchmark": str, "reward_model": str, "reference": str},
     "checkpoints": {"path": str, "step": int, "benchmark": str, "notice": str},
@@ -36,6 +40,7 @@ KEYS: Mapping[str, Mapping[str, type]] = {
         "attributes": list,
         "parameters": dict,
         "trust_remote_code": bool,
+        **ENDPOINT,
     },
     "gate": {"level": float, "inconclusive": str, "rules": list},
 }

@@ -87,6 +87,14 @@ def report(weights: torch.Tensor, ridge: float, margins: torch.Tensor, pairs: li
     )
 
 
+CARD = """\
+notice = "smollm2-rm is for trials: a language model's untouched trunk under a head that was \
+fitted to {n} human pairs of HH-RLHF harmless-base; not to be measured on the suite hh-harmless"
+citation = "scripts/make_smollm2_rm.py of evalkit; trunk: SmolLM2-135M-Instruct, Hugging Face"
+licence = "Apache-2.0"
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -126,6 +134,7 @@ def main() -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
+    (args.out / "card.toml").write_text(CARD.format(n=len(chosen)), "utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"report", "integrations"},
-    {"preferences", "contrasts", "track", "plan", "validate"},
+    {"preferences", "contrasts", "track", "plan", "card", "validate"},
     {
         "compare",
         "best_of_n",
@@ -26,6 +26,7 @@ FLOORS = [
         "calibrate",
         "accuracy",
         "gate",
+        "check",
     },
     {"comparison"},
     {"sets", "suites", "notices", "lengths", "breakdown"},
@@ -34,7 +35,7 @@ FLOORS = [
     {"statistics", "signature", "workspace"},
     {"data"},
     {"errors"},
-    {"text", "version"},
+    {"text", "version", "strict_json"},
 ]
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "scipy", "pyarrow", "datasets", "jinja2")
 

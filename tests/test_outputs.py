@@ -140,11 +140,14 @@ def test_both_orders_are_averaged_and_their_gap_is_kept(run):
             for b in OTHERS[prompt]
         ]
         assert found.table.probability[i] == pytest.approx(np.mean(games), rel=1e-12)
-        gaps = [abs(one - other) for one, other in games]
+        gaps = [one - other for one, other in games]
         assert found.table.order_gap[i] == pytest.approx(np.mean(gaps), rel=1e-12)
         wins = [np.mean(game) > 0.5 for game in games]
         assert found.table.outcome[i] == np.mean(wins)
     assert model.rows == 2 * 9
+    share = [0.5 + gap / 2 for gap in found.table.order_gap]
+    assert found.first_shown.value == pytest.approx(np.mean(share), rel=1e-12)
+    assert any("shown first" in notice for notice in found.notices)
 
 
 def test_each_ordered_pair_is_computed_once_ever_and_no_order_stands_for_the_other(run):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evalkit.errors import InputError
 from evalkit.formats import read_prompts, read_rows
-from evalkit.formats.strict_json import Decoder, ProblemError
+from evalkit.strict_json import Decoder, ProblemError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = st.recursive(

@@ -1,29 +1,45 @@
-"""`evalkit reward-models`: what is known, and what one of them is."""
+"""`evalkit reward-models`: what is known, and what one of them is, measures and gets wrong."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from evalkit.cli.shared import (
     Context,
     Session,
+    device_option,
+    level_option,
+    output_options,
+    refuse_overwriting,
     refuse_pairwise,
     reward_model_options,
+    run_options,
     settings_options,
+    tell_store,
 )
+from evalkit.errors import RefusedModelError
 from evalkit.text import count
+
+if TYPE_CHECKING:
+    from evalkit.check import Checked
+    from evalkit.data import Messages
 
 
 @click.group("reward-models")
 def reward_models() -> None:
-    """List the reward models evalkit knows, and show one.
+    """List the reward models evalkit knows; show, check and measure one.
 
     \b
     evalkit reward-models list
     evalkit reward-models show demo-rm
+    evalkit reward-models check demo-rm
+    evalkit reward-models card demo-rm -o card.md
     """
 
 
@@ -45,7 +61,7 @@ def show(context: Context, /, name: str, **chosen: Any) -> None:
     session = Session(context, {**chosen, "reward_model": name})
     with session.open_store() as store:
         spec = session.reward_model(store)
-    about = {
+    about: dict[str, object] = {
         "name": spec.name,
         "path": str(spec.path),
         "family": spec.family.name,
@@ -55,6 +71,8 @@ def show(context: Context, /, name: str, **chosen: Any) -> None:
         "fingerprint": spec.fingerprint,
         "manifest": spec.manifest,
     }
+    if spec.endpoint is not None:
+        about["endpoint"] = asdict(spec.endpoint)
     click.echo(json.dumps(about, indent=2, ensure_ascii=True))
 
 
@@ -66,13 +84,10 @@ def show(context: Context, /, name: str, **chosen: Any) -> None:
 @click.pass_obj
 def noise(context: Context, /, source: str, **chosen: Any) -> None:
     """Score rows alone and in batches: how small a margin is the reward model's own noise?"""
-    from evalkit.scoring import lines
     from evalkit.scoring.noise import measure
-    from evalkit.sets import read_rows
 
     session = Session(context, chosen)
-    rows, prompts, _ = read_rows(source, "checkpoint", session.workspace, chosen["benchmark"])
-    conversations = lines.conversations(rows[: chosen["rows"]], prompts, source)
+    conversations = _conversations(session, source, chosen)
     with session.open_store() as store:
         spec = session.reward_model(store)
     refuse_pairwise(spec)
@@ -83,3 +98,158 @@ def noise(context: Context, /, source: str, **chosen: Any) -> None:
         + (f", {found.spread:.3g} being their standard deviation" if found.spread else "")
     )
     click.echo(f"use it as a tie band: --ties margin={found.band!r}")
+
+
+@reward_models.command()
+@click.argument("name", metavar="RM")
+@click.option("--data", metavar="FILE|NAME", help="Completions to try. [own-written probes]")
+@click.option(
+    "-b", "--benchmark", metavar="NAME", help="Whose prompts the ids of --data stand for."
+)
+@click.option(
+    "--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Of --data, at most."
+)
+@settings_options
+@device_option
+@output_options(".json, .md or .txt")
+@click.pass_obj
+def check(context: Context, /, name: str, outputs: tuple[Path, ...], **chosen: Any) -> int:
+    """Load a reward model and measure what goes wrong in practice, each finding with its fix.
+
+    Doubled BOS, an open last turn, padding that is EOS, rewards that move with batch, padding side
+    or date, random heads, squashed scores, cut tails and others; also where evalkit itself is
+    immune and others who read the same files are not. Exits with 3 if anything is found.
+
+    \b
+    evalkit reward-models check demo-rm
+    evalkit reward-models check org/name@revision --data ckpt_1200 -o check.md
+    """
+    from evalkit.report import check as report
+
+    for path in outputs:
+        report.check_output(path)
+        refuse_overwriting(path, [chosen["data"]] if chosen["data"] else [])
+    found = _checked(Session(context, {**chosen, "reward_model": name}), name, chosen)
+    click.echo(
+        report.to_json(found).decode() if chosen["as_json"] else report.to_text(found), nl=False
+    )
+    for path in outputs:
+        report.write(found, path)
+        click.echo(f"wrote {path}", err=True)
+    return found.exit_code
+
+
+def _checked(session: Session, name: str, chosen: dict[str, Any]) -> Checked:
+    from evalkit.check import check as run
+    from evalkit.check import of_refusal
+
+    data = chosen["data"]
+    conversations = _conversations(session, data, chosen) if data else []
+    try:
+        with session.open_store() as store:
+            spec = session.reward_model(store)
+    except RefusedModelError as error:
+        return of_refusal(name, error)
+    return run(spec, conversations, device=session.settings.device)
+
+
+def _conversations(session: Session, source: str, chosen: dict[str, Any]) -> list[Messages]:
+    from evalkit.scoring import lines
+    from evalkit.sets import read_rows
+
+    rows, prompts, _ = read_rows(source, "checkpoint", session.workspace, chosen["benchmark"])
+    return lines.conversations(rows[: chosen["rows"]], prompts, source)
+
+
+@reward_models.command()
+@click.argument("name")
+@settings_options
+@run_options
+@click.option(
+    "-d",
+    "--data",
+    multiple=True,
+    metavar="FILE|NAME",
+    help="Completions to measure on; repeatable. [all that answers the benchmark]",
+)
+@click.option("-b", "--benchmark", metavar="NAME", help="Whose prompts the ids stand for.")
+@click.option("--pairs", metavar="FILE", help="Labelled pairs, for accuracy and calibration.")
+@click.option(
+    "--accuracy",
+    "suites",
+    multiple=True,
+    metavar="SUITE[=PATH]",
+    help="A suite for accuracy, and where its rows are; repeatable.",
+)
+@click.option(
+    "--noise-rows",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Scored again for noise and throughput, at most.",
+)
+@click.option(
+    "--throughput/--no-throughput",
+    default=True,
+    help="Time the forward passes; without, the same command writes the same bytes. [on]",
+)
+@level_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@output_options(".md or .json")
+@click.pass_context
+def card(ctx: click.Context, /, name: str, outputs: tuple[Path, ...], **chosen: Any) -> None:
+    """Measure a reward model and write its metric card.
+
+    \b
+    evalkit reward-models card demo-rm -o card.md
+    evalkit reward-models card models/rm -d ckpt_1200 -d gpt4_refs --pairs pairs.jsonl
+    """
+    from evalkit.card import Options, measure
+    from evalkit.report import card as report
+
+    for path in outputs:
+        report.check_output(path)
+        refuse_overwriting(path, [*chosen["data"], *([chosen["pairs"]] if chosen["pairs"] else [])])
+    session = Session(ctx.obj, {**chosen, "reward_model": name})
+    names = ("benchmark", "pairs", "noise_rows", "throughput", "level", "seed")
+    options = Options(
+        suites=tuple(
+            (suite, path) for suite, _, path in (s.partition("=") for s in chosen["suites"])
+        ),
+        command=_command(ctx),
+        **{option: chosen[option] for option in names},
+    )
+    with session.open_store() as store:
+        found = measure(
+            session.reward_model(store),
+            chosen["data"],
+            session.workspace,
+            store,
+            options=options,
+            settings=session.settings,
+        )
+        tell_store(store)
+    text = report.to_json(found) if chosen["as_json"] else report.to_markdown(found)
+    click.echo(text.decode(), nl=False)
+    for path in outputs:
+        report.write(found, path)
+        click.echo(f"wrote {path}", err=True)
+
+
+def _command(ctx: click.Context) -> str:
+    """The command line as given, less what says where its result goes."""
+    words = [ctx.command_path]
+    given = click.core.ParameterSource.COMMANDLINE
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        if ctx.get_parameter_source(name) != given or name in {"outputs", "as_json"}:
+            continue
+        value = ctx.params[name]
+        if isinstance(parameter, click.Argument):
+            words.append(shlex.quote(value))
+        elif isinstance(value, bool):
+            words.append([*parameter.secondary_opts, *parameter.opts][value])
+        else:
+            for one in value if isinstance(value, tuple) else [value]:
+                words += [parameter.opts[-1], shlex.quote(str(one))]
+    return " ".join(words)

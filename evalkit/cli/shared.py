@@ -91,6 +91,9 @@ ties_option = click.option(
     metavar="RULE",
     help="half, drop, or margin=EPS (|margin| ≤ EPS is a tie).",
 )
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
 level_option = click.option(
     "--ci",
     "level",
@@ -156,7 +159,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def reward_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which reward model scores, and how."""
-    return known_rewards_options(_run_options(command))
+    return known_rewards_options(run_options(command))
 
 
 def known_rewards_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -177,14 +180,13 @@ def reward_models_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="RM",
         help="Name, folder, or org/name[@revision]; repeatable.",
     )
-    return names(settings_options(_run_options(command)))
+    return names(settings_options(run_options(command)))
 
 
-def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say where and in which batches a reward model scores."""
     options = [
-        click.option(
-            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
-        ),
+        device_option,
         click.option(
             "--batch-tokens",
             type=click.IntRange(min=1),

@@ -16,7 +16,7 @@ from typing import IO
 from evalkit.errors import Fault, InputError
 from evalkit.formats import datasets
 from evalkit.formats.fields import Record
-from evalkit.formats.strict_json import Decoder, ProblemError
+from evalkit.strict_json import Decoder, ProblemError
 from evalkit.text import clip, did_you_mean
 
 Bytes = IO[bytes] | gzip.GzipFile

@@ -69,6 +69,7 @@ def _comparison(c: Comparison) -> dict[str, object]:
         },
         "mean_over_subsets": asdict(c.breakdown.macro) if c.breakdown.macro else None,
         "lengths": None if c.lengths is None else asdict(c.lengths),
+        "first_shown": None if c.first_shown is None else asdict(c.first_shown),
         "human": None if c.human is None else asdict(c.human),
         "unmatched": {
             "missing_in_checkpoint": list(unmatched.missing_in_checkpoint),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from evalkit.reward_models.families import families, published
+from evalkit.reward_models.remote import judge
+from evalkit.reward_models.remote.dialects import dialects
 
 HEAD = ("family", "what it computes", "output", "models", "checked against")
 
@@ -46,7 +48,14 @@ def to_text() -> str:
     for row in rows():
         lines.append(f"{row.family}  ({row.output}; checked: {row.checked})  {row.title}")
         lines += [f"    {model}{_stated(model)}" for model in row.models]
+    lines += [f"{name}  (dialect of endpoints)  {title}" for name, title in _dialects()]
     return "\n".join(lines) + "\n"
+
+
+def _dialects() -> list[tuple[str, str]]:
+    """What `dialect` may say in a table of evalkit.toml with an endpoint."""
+    judge_title = "OpenAI-compatible /v1/chat/completions: a chat model judges two answers"
+    return [*((d.name, d.title) for d in dialects().values()), (judge.NAME, judge_title)]
 
 
 def _stated(model: str) -> str:
@@ -68,4 +77,6 @@ def to_markdown() -> str:
         models = "<br>".join(row.models) or "any checkpoint of this layout"
         cells = (f"`{row.family}`", row.title, row.output, models, row.checked)
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    lines += ["", "| dialect | server |", "| --- | --- |"]
+    lines += [f"| `{name}` | {title} |" for name, title in _dialects()]
     return "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ its files, so looking up known rewards needs neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import NamedTuple, Protocol
 
@@ -20,19 +20,37 @@ class Rendered(NamedTuple):
 
     Attributes:
         ids: Token ids, in the order the model reads them.
-        cut: Tokens lost to truncation.
+        cut: Tokens lost to truncation, or for which the conversation is refused as too long.
         problem: Why there are no ids; empty if there are.
         marks: Positions in `ids` that the family reads beside the last one.
+        segments: Which of two texts each id is of, as the tokenizer numbers them; empty where the
+            model does not ask.
+        texts: What a server that takes no ids is sent: one text, or two that it encodes as a pair.
     """
 
     ids: list[int]
     cut: int = 0
     problem: str = ""
     marks: tuple[int, ...] = ()
+    segments: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 class RewardModelMemoryError(Exception):
     """A batch did not fit into the device's memory; a smaller one may."""
+
+
+class PartialBatchError(Exception):
+    """Some rows of a batch have no reward, each for a reason of its own; the others have theirs.
+
+    Args:
+        rewards: (B, 1 + A) as `RewardModel.rewards` gives them, NaN where there is none.
+        reasons: Row number -> why it has none.
+    """
+
+    def __init__(self, rewards: FloatArray, reasons: Mapping[int, str]) -> None:
+        super().__init__(f"{len(reasons)} of {len(rewards)} rows have no reward")
+        self.rewards, self.reasons = rewards, reasons
 
 
 class RewardModel(Protocol):
@@ -51,6 +69,8 @@ class RewardModel(Protocol):
 
         Raises:
             RewardModelMemoryError: The batch is too large for the device.
+            PartialBatchError: Some rows have no reward, for a reason of their own.
+            RuntimeError: The batch failed, and its halves may not.
         """
 
 
@@ -61,6 +81,8 @@ KINDS = {
     "pair-head": "evalkit.reward_models.pairs:load_head_model",
     "pair-prompt": "evalkit.reward_models.pairs:load_prompt",
     "logprob": "evalkit.reward_models.logprob:load",
+    "served": "evalkit.reward_models.remote.served:load",
+    "judge": "evalkit.reward_models.remote.judge:load",
 }
 
 
@@ -97,6 +119,12 @@ def load(spec: RewardModelSpec, *, device: str = "auto") -> RewardModel:
             f"{type(error).__name__}: {error}",
             fix="mend its module",
         ) from error
+
+
+def hardware(device: str) -> str:
+    """What a loaded model's device is, in words: the GPU's name, or the CPU and its threads."""
+    found: str = import_module("evalkit.reward_models.batch").hardware(device)
+    return found
 
 
 def _loader(target: str) -> Callable[..., RewardModel]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import platform
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from evalkit.data import FloatArray
+from evalkit.data import FloatArray, Item
 from evalkit.reward_models import Rendered, RewardModelMemoryError
+from evalkit.reward_models.rendering import Encoder
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.trunk import refuse
+from evalkit.reward_models.tokenizer import refuse
+from evalkit.text import count
 
 
 class Batch(NamedTuple):
@@ -21,7 +26,8 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: `input_ids` and `attention_mask`, both (B, L); with padding on the left also
-            `position_ids`, which count from each row's first token.
+            `position_ids`, which count from each row's first token; `token_type_ids` where the
+            model tells the texts of a pair apart by them.
         start: (B,) column of each row's first token.
         length: (B,) tokens of each row.
         rows: What each row was made of.
@@ -53,9 +59,14 @@ class TorchRewardModel(ABC):
         model: The transformers model.
         device: Where its inputs go, such as `cpu` or `cuda:0`.
         padding_side: `right` or `left`; it moves no reward beyond float32's last bits.
+        native_pooling: Whether the class pools at a place of its own, such as the first column,
+            and can only be padded on the right.
+        renderer: What makes token ids of texts.
     """
 
     padding_side: Literal["right", "left"] = "right"
+    native_pooling: bool = False
+    renderer: Encoder
 
     def __init__(self, spec: RewardModelSpec, model: Any) -> None:
         self.spec = spec
@@ -85,6 +96,10 @@ class TorchRewardModel(ABC):
             raise RewardModelMemoryError(str(error)) from None
         return np.asarray(found.double().cpu().numpy(), dtype=np.float64)
 
+    def render(self, items: Sequence[Item]) -> list[Rendered]:
+        """Token ids of each conversation or ordered pair, or why it cannot be scored."""
+        return self.renderer.render(items)
+
     @abstractmethod
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B, 1 + A) the reward and the attributes of each row."""
@@ -99,7 +114,38 @@ class TorchRewardModel(ABC):
         moved = np.abs(self.rewards(probes) - alone)
         if not np.all(moved <= self.spec.tolerance * np.maximum(1.0, np.abs(alone))):
             what = f"a reward moves by {moved.max():.3g} with the rows beside it"
-            raise refuse(self.spec, [what])
+            raise refuse(self.spec, [what], "moves-with-batch", float(moved.max()))
+
+    def rendered_with(self, template: str, items: Sequence[Item]) -> list[Rendered]:
+        """Token ids as another chat template makes them."""
+        spec = replace(self.spec, template=template)
+        other = type(self.renderer)(spec, self.renderer.tokenizer, self.vocabulary)
+        return other.render(items)
+
+    @contextlib.contextmanager
+    def eager(self, *, capped: bool = True) -> Iterator[None]:
+        """Compute attention by plain arithmetic; without the cap of its logits, as some kernels do.
+
+        That is what any kernel is to give, up to rounding.
+        """
+        kernels = {id(m.config): m.config for m in self.model.modules() if hasattr(m, "config")}
+        before = {key: config._attn_implementation for key, config in kernels.items()}
+        caps = {
+            m: m.attn_logit_softcapping
+            for m in self.model.modules()
+            if not capped and hasattr(m, "attn_logit_softcapping")
+        }
+        for config in kernels.values():
+            config._attn_implementation_internal = "eager"
+        for module in caps:
+            module.attn_logit_softcapping = None
+        try:
+            yield
+        finally:
+            for key, config in kernels.items():
+                config._attn_implementation_internal = before[key]
+            for module, cap in caps.items():
+                module.attn_logit_softcapping = cap
 
     def probe(self, length: int) -> Rendered:
         """A row of that many tokens, for `check_company`."""
@@ -111,12 +157,15 @@ class TorchRewardModel(ABC):
         left = self.padding_side == "left"
         start = longest - lengths if left else torch.zeros_like(lengths)
         ids = torch.full((len(batch), longest), self._pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
+        mask, segments = torch.zeros_like(ids), torch.zeros_like(ids)
         for i, row in enumerate(batch):
             here = slice(int(start[i]), int(start[i]) + len(row.ids))
             ids[i, here] = torch.tensor(row.ids)
             mask[i, here] = 1
+            segments[i, here] = torch.tensor(row.segments or 0)
         inputs = {"input_ids": ids, "attention_mask": mask}
+        if self.spec.segments:
+            inputs["token_type_ids"] = segments
         if left and "position_ids" in inspect.signature(self.model.forward).parameters:
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
         placed = {name: value.to(self.device) for name, value in inputs.items()}
@@ -137,3 +186,10 @@ def logits_at(model: Any, batch: Batch, columns: torch.Tensor) -> torch.Tensor:
         return found
     logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
     return logits[:, columns.to(logits.device)]
+
+
+def hardware(device: str) -> str:
+    """The name of a GPU, or the kind of CPU with the threads that compute on it."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return f"{device}, {platform.machine()}, {count(torch.get_num_threads(), 'thread')}"

@@ -9,6 +9,9 @@ from evalkit.reward_models.checkpoint import Checkpoint
 from evalkit.reward_models.families import PLAIN, Family, families, family
 from evalkit.text import listing
 
+# A class that says nothing of a head: without one such a checkpoint is not broken.
+LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration")
+
 
 def detect(checkpoint: Checkpoint) -> Family:
     """The family a checkpoint shows itself to be of.
@@ -32,11 +35,13 @@ def detect(checkpoint: Checkpoint) -> Family:
     ]
     if not lines and plain.allows(declared):
         return plain
-    raise refusal(checkpoint, lines or [f"declared class {declared or '(none)'}"])
+    known = [f for f in likely if f.classes and not declared.endswith(LANGUAGE_MODELS)]
+    broken = sum(len(f.resolved(checkpoint).head_problems(checkpoint)) for f in known)
+    raise refusal(checkpoint, lines or [f"declared class {declared or '(none)'}"], broken)
 
 
-def refusal(checkpoint: Checkpoint, lines: list[str]) -> RefusedModelError:
-    """No family, or too many, explain the checkpoint."""
+def refusal(checkpoint: Checkpoint, lines: list[str], broken: int = 0) -> RefusedModelError:
+    """No family, or too many, explain the checkpoint; `broken` of its tensors are at fault."""
     language_model = any(name.startswith("lm_head.") for name in checkpoint.shapes)
     named = [f.name for f in families() if not f.detect and f.kind != "classifier"]
     hint = (
@@ -49,6 +54,8 @@ def refusal(checkpoint: Checkpoint, lines: list[str]) -> RefusedModelError:
         where="\n     ".join([str(checkpoint.folder), *lines, f"tensors: {signature(checkpoint)}"]),
         fix=f"{hint}; name it with --family NAME (a family or the id of a published model), or "
         'write your own: family = "package.module:load" in evalkit.toml',
+        code="random-head" if broken else "",
+        number=broken,
     )
 
 

@@ -156,7 +156,11 @@ class Family:
             for key, value in self.where.items()
             if config.get(key) != value
         ]
-        problems += [
+        return [*problems, *self.head_problems(checkpoint)]
+
+    def head_problems(self, checkpoint: Checkpoint) -> list[str]:
+        """What of its files and tensors is missing or laid out otherwise."""
+        problems = [
             f"no file {name}" for name in self.requires if not (checkpoint.folder / name).is_file()
         ]
         strip = self.parameters.get("strip")

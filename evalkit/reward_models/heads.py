@@ -9,7 +9,7 @@ from torch import nn
 
 from evalkit.reward_models import nets
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.trunk import refuse
+from evalkit.reward_models.tokenizer import refuse
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "": nn.Identity,
@@ -40,7 +40,7 @@ def build_net(
     prefix = spec.family.setting(key)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wrong := list(nets.problems(prefix, spec.family.rule(key), shapes, width)):
-        raise refuse(spec, wrong)
+        raise refuse(spec, wrong, "random-head", len(wrong))
     activation = "gate_activation" if key == "gate" else "activation"
     activate = ACTIVATIONS[spec.family.setting(activation)]
     found: list[nn.Module] = []
@@ -71,7 +71,7 @@ def one_tensor(
     found = tensors.get(name)
     if found is None or tuple(found.shape) != shape:
         have = "missing" if found is None else f"{list(found.shape)}, not {list(shape)}"
-        raise refuse(spec, [f"tensor {name} is {have}"])
+        raise refuse(spec, [f"tensor {name} is {have}"], "random-head", 1)
     return found
 
 

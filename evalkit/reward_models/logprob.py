@@ -18,7 +18,8 @@ from evalkit.reward_models import Rendered
 from evalkit.reward_models.batch import Batch, TorchRewardModel, logits_at
 from evalkit.reward_models.rendering import Encoder
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.trunk import load_model, load_tokenizer, refuse
+from evalkit.reward_models.tokenizer import load_tokenizer, refuse
+from evalkit.reward_models.trunk import load_model
 
 REWARDBENCH_LENGTH, REWARDBENCH_PROMPT = 2048, 128
 
@@ -107,13 +108,9 @@ class LogProbModel(TorchRewardModel):
     def __init__(self, spec: RewardModelSpec, model: Any, reference: Any | None) -> None:
         super().__init__(spec, model)
         self._reference = reference
-        self._renderer = AnswerRenderer(spec, load_tokenizer(spec), self.vocabulary)
+        self.renderer = AnswerRenderer(spec, load_tokenizer(spec), self.vocabulary)
         compatible = spec.family.setting("rewardbench_compatible")
         self._beta = 1.0 if compatible else float(spec.family.setting("beta"))
-
-    def render(self, items: Sequence[Item]) -> list[Rendered]:
-        """Token ids of each conversation, with the span of its answer."""
-        return self._renderer.render(items)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B, 1) the reward of each answer."""

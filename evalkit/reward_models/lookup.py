@@ -6,15 +6,16 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evalkit.errors import InputError, MissingError
 from evalkit.reward_models.checkpoint import FileDigest
-from evalkit.reward_models.families import families
+from evalkit.reward_models.families import families, published
 from evalkit.reward_models.own import describe_own, is_own
-from evalkit.reward_models.spec import RewardModelSpec, describe
+from evalkit.reward_models.remote.declared import describe_endpoint
+from evalkit.reward_models.spec import RewardModelSpec, describe, own_card
 from evalkit.text import did_you_mean, listing
-from evalkit.workspace import Workspace
+from evalkit.workspace import ENDPOINT, Workspace
 
 HUB_ID = re.compile(r"(hf://)?(?P<repo>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -29,6 +30,8 @@ def find_reward_model(
     download: bool = False,
 ) -> RewardModelSpec:
     """Resolve `--reward-model`: a name of `evalkit.toml`, a built-in, a folder, or a Hub id.
+
+    A table of `evalkit.toml` with an `endpoint` is a served reward model; nothing is asked of it.
 
     Args:
         name: What the user wrote; `org/name[@revision]` for the Hub.
@@ -52,6 +55,9 @@ def find_reward_model(
         **_from_root(entry.get("parameters", {}), workspace),
         **given.get("parameters", {}),
     }
+    if ENDPOINT.keys() & entry.keys():
+        settings["model"] = workspace.config["reward_models"][name].get("model")
+        return describe_endpoint(name, settings, workspace.root, file_digest)
     match = HUB_ID.fullmatch(target)
     trusted = bool(settings.get("trust_remote_code"))
     if trusted and not (match and COMMIT.fullmatch(match["revision"] or "")):
@@ -80,6 +86,36 @@ def _local(target: str, workspace: Workspace, *, declared: bool) -> Path | None:
     if "/" not in target and built_in.joinpath("config.json").is_file():
         return Path(str(built_in))
     return Path(target) if Path(target).is_dir() else None
+
+
+class Stated(NamedTuple):
+    """What is stated of a reward model and not measured; empty where nothing is.
+
+    Attributes:
+        citation: How its authors are to be cited, or where they describe it.
+        licence: Of its weights.
+        checked: What its arithmetic was held against.
+    """
+
+    citation: str
+    licence: str
+    checked: str
+
+
+def stated(spec: RewardModelSpec) -> Stated:
+    """What a reward model's own card.toml states, else what is known of it if it is published.
+
+    A published model is told by its id on the Hub, so not under a name of evalkit.toml.
+    """
+    card = own_card(spec.path) if spec.path != Path() else {}
+    match = HUB_ID.fullmatch(spec.name)
+    known = published().get(match["repo"]) if match else None
+    return Stated(
+        citation=card.get("citation")
+        or (f"its authors' model card: https://huggingface.co/{known.id}" if known else ""),
+        licence=card.get("licence") or (known.licence if known else ""),
+        checked=known.checked if known else spec.family.checked,
+    )
 
 
 def built_ins() -> list[str]:

@@ -20,7 +20,8 @@ from evalkit.reward_models.checkpoint import Checkpoint
 from evalkit.reward_models.heads import build_net, outputs
 from evalkit.reward_models.rendering import Encoder
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.trunk import load_head, load_model, load_tokenizer, refuse
+from evalkit.reward_models.tokenizer import load_tokenizer, refuse
+from evalkit.reward_models.trunk import load_head, load_model
 
 TEXT = "{{ messages[0].content }}"
 
@@ -59,16 +60,12 @@ class PromptModel(TorchRewardModel):
     def __init__(self, spec: RewardModelSpec, model: Any) -> None:
         super().__init__(spec, model)
         tokenizer = load_tokenizer(spec)
-        self._renderer = PromptRenderer(spec, tokenizer, self.vocabulary)
+        self.renderer = PromptRenderer(spec, tokenizer, self.vocabulary)
         texts = spec.family.setting("tokens")
         tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         if any(len(ids) != 1 for ids in tokens):
             raise refuse(spec, [f"{texts} are the tokens {tokens}, not one each"])
         self._tokens = [ids[0] for ids in tokens]
-
-    def render(self, items: Sequence[Item]) -> list[Rendered]:
-        """Token ids of each ordered pair."""
-        return self._renderer.render(items)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B, 1) log-odds of the first answer against the second."""
@@ -135,7 +132,8 @@ class SideBySideRenderer(Encoder):
             kept = self._cut(body, limit - len(self.before) - len(self.after))
             if len(kept) < len(body) and self.spec.overlong == "error":
                 length = len(self.before) + len(body) + len(self.after)
-                return Rendered([], problem=f"a part of {length} tokens, more than {limit}")
+                what = f"a part of {length} tokens, more than {limit}"
+                return Rendered([], len(body) - len(kept), what)
             cut += len(body) - len(kept)
             marks.append(len(ids) + len(self.before))
             ids += [*self.before, *kept, *self.after]
@@ -163,11 +161,7 @@ class SideBySideModel(TorchRewardModel):
     def __init__(self, spec: RewardModelSpec, model: Any, head: nn.Module) -> None:
         super().__init__(spec, model)
         self._head = head
-        self._renderer = SideBySideRenderer(spec, load_tokenizer(spec), self.vocabulary)
-
-    def render(self, items: Sequence[Item]) -> list[Rendered]:
-        """Token ids of each ordered pair."""
-        return self._renderer.render(items)
+        self.renderer = SideBySideRenderer(spec, load_tokenizer(spec), self.vocabulary)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B, 1) log-odds of the first candidate against the second."""

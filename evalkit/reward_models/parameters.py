@@ -39,6 +39,8 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "logprob": {
         **TEMPLATE, "norm": "sum", "beta": 1.0, "reference": "", "rewardbench_compatible": False,
     },
+    "served": {**CONVERSATION, "identity": False, "label": ""},
+    "judge": {"prompt": "", "seed": 0, "max_tokens": 1024},
 }  # fmt: skip
 LAYERED = ("head", "regression", "gate")
 NETS = (*LAYERED, "transform", "scale", "normalizer")
@@ -56,7 +58,8 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "norm": ("ratio", "sum", "avg", "norm"),
     "sign": (1, -1),
 }
-LEAST = {"columns": 1, "labels": 1, "index": 0, "bins": 0, "row": -1, "append_id": -1}
+LEAST = {"columns": 1, "labels": 1, "index": 0, "bins": 0, "row": -1, "append_id": -1, "seed": 0,
+         "max_tokens": 1}  # fmt: skip
 POSITIVE = ("temperature", "std", "beta")
 ELEMENTS: Mapping[str, type] = {"weights": float, "lengths": int, "tokens": str, "ignore": str}
 

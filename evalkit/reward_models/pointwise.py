@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from evalkit.data import FloatArray, Item
-from evalkit.reward_models import Rendered
+from evalkit.data import FloatArray
 from evalkit.reward_models.batch import Batch, TorchRewardModel, at
 from evalkit.reward_models.heads import build_net, one_tensor, outputs
 from evalkit.reward_models.rendering import ConversationRenderer
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.trunk import load_head, load_model, load_tokenizer, refuse
+from evalkit.reward_models.tokenizer import load_tokenizer, refuse
+from evalkit.reward_models.trunk import load_head, load_model
 
 
 class PointwiseModel(TorchRewardModel):
@@ -42,11 +42,7 @@ class PointwiseModel(TorchRewardModel):
     ) -> None:
         super().__init__(spec, model)
         self._read, self._finish = read, finish
-        self._renderer = ConversationRenderer(spec, load_tokenizer(spec), self.vocabulary)
-
-    def render(self, items: Sequence[Item]) -> list[Rendered]:
-        """Token ids of each conversation."""
-        return self._renderer.render(items)
+        self.renderer = ConversationRenderer(spec, load_tokenizer(spec), self.vocabulary)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B, 1 + A) the reward and the attributes of each row."""
@@ -68,6 +64,7 @@ def load_classifier(
     read = _score if decoder else _own_logits
     finish = _attributes(spec) if spec.family.setting("weights") else _scalar(spec, {})
     loaded = PointwiseModel(spec, model, read, finish)
+    loaded.native_pooling = not decoder
     loaded.check_company()
     return loaded
 

@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.data import Item, Message, Messages, Pair
@@ -22,20 +23,24 @@ PINNED_DATE = {
     "%Y": "2024", "%y": "24", "%m": "07", "%d": "26", "%-d": "26", "%-m": "7",
     "%b": "Jul", "%B": "July", "%a": "Fri", "%A": "Friday", "%j": "208",
 }  # fmt: skip
-PIN = (
-    "{%- macro strftime_now(format) -%}{%- set ns = namespace(text=format) -%}"
-    + "".join(
-        f"{{%- set ns.text = ns.text | replace({code!r}, {text!r}) -%}}"
-        for code, text in PINNED_DATE.items()
-    )
-    + "{%- if '%' in ns.text -%}"
-    "{{- raise_exception('the template asks for the time of day: ' ~ format) -}}"
-    "{%- endif -%}{{- ns.text -}}{%- endmacro %}\n"
-)
 QUESTION = (Message("user", "Which?"),)
 
 
-class Encoder:
+def pin(date: Mapping[str, str]) -> str:
+    """What makes a template's today a given date: its parts by the codes of strftime."""
+    return (
+        "{%- macro strftime_now(format) -%}{%- set ns = namespace(text=format) -%}"
+        + "".join(
+            f"{{%- set ns.text = ns.text | replace({code!r}, {text!r}) -%}}"
+            for code, text in date.items()
+        )
+        + "{%- if '%' in ns.text -%}"
+        "{{- raise_exception('the template asks for the time of day: ' ~ format) -}}"
+        "{%- endif -%}{{- ns.text -}}{%- endmacro %}\n"
+    )
+
+
+class Encoder(ABC):
     """Templates and messages to token ids, for one reward model.
 
     Args:
@@ -45,6 +50,7 @@ class Encoder:
 
     Attributes:
         tokenizer: The tokenizer.
+        template: The chat template, with today pinned.
         before: Special tokens the tokenizer itself puts before a text; none where the family
             wants no frame.
         after: Likewise after it.
@@ -55,13 +61,17 @@ class Encoder:
         self.spec = spec
         self.tokenizer = tokenizer
         pinned = "strftime_now" in spec.template
-        self.template = PIN + spec.template if pinned else spec.template
+        self.template = pin(PINNED_DATE) + spec.template if pinned else spec.template
         self._special = [
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         ]
         self._frame = _frame(tokenizer)
         self.before, self.after = self._frame if spec.family.setting("frame") else ([], [])
         self._vocabulary = vocabulary
+
+    @abstractmethod
+    def render(self, items: Sequence[Item]) -> list[Rendered]:
+        """Token ids of each conversation or pair, or why it cannot be scored."""
 
     def text(self, template: str, messages: Messages, **variables: object) -> str:
         """What a template makes of messages, as text."""
@@ -117,7 +127,8 @@ class Encoder:
         cut = max(0, len(body) - room)
         if cut and policy == "error":
             length = limit - room + len(body)
-            return Rendered([], problem=f"{length} tokens, more than the {limit} allowed")
+            what = f"{length} tokens, more than the {limit} allowed"
+            return Rendered([], cut, what)
         if room < 1:
             return Rendered([], problem=f"{limit} tokens leave no room for any text")
         kept = body[cut:] if policy == "truncate-left" else body[: len(body) - cut]
@@ -200,8 +211,20 @@ class ConversationRenderer(Encoder):
         # tokenizers take a pair with an empty second text for a single text
         rest = [*self._between, *answer] if answer else []
         if self.spec.overlong == "truncate-right":
-            return self.fit([*question, *rest])
-        return self.fit(question, rest)
+            found = self.fit([*question, *rest])
+        else:
+            found = self.fit(question, rest)
+        if not answer or not self.spec.segments or found.problem:
+            return found
+        return found._replace(segments=self._segments(found, len(question), len(answer)))
+
+    def _segments(self, found: Rendered, question: int, answer: int) -> tuple[int, ...]:
+        """Segment ids as the tokenizer gives them, less those of the tokens that are cut."""
+        before, first, between, second, after = _pair_segments(self.tokenizer)
+        every = [*before, *[first] * question, *between, *[second] * answer, *after]
+        left = self.spec.overlong == "truncate-left"
+        cut = len(before) if left else len(every) - len(after) - found.cut
+        return (*every[:cut], *every[cut + found.cut :])
 
     def _find_header(self) -> list[int]:
         """The ids from the end of the last user turn to the start of the answer, less whitespace.
@@ -256,6 +279,16 @@ def _pair_frame(tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
     middle = start + len(one)
     second = middle + _first(framed[middle:], other)
     return framed[:start], framed[middle:second], framed[second + len(other) :]
+
+
+def _pair_segments(tokenizer: Any) -> tuple[list[int], int, list[int], int, list[int]]:
+    """The tokenizer's segment ids before, of the first text, between, of the second, and after."""
+    before, between, after = map(len, _pair_frame(tokenizer))
+    found = tokenizer("a", "b", return_token_type_ids=True)["token_type_ids"]
+    end = len(found) - after
+    middle = before + len(tokenizer("a", add_special_tokens=False)["input_ids"])
+    second = middle + between
+    return found[:before], found[before], found[middle:second], found[second], found[end:]
 
 
 def _first(ids: list[int], part: list[int]) -> int:

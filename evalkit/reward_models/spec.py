@@ -22,15 +22,44 @@ from evalkit.reward_models.families import (
     published,
 )
 from evalkit.text import did_you_mean
-from evalkit.workspace import read_toml
+from evalkit.workspace import check_types, read_toml
 
 Overlong = Literal["error", "truncate-left", "truncate-right"]
 OVERLONG: tuple[Overlong, ...] = ("error", "truncate-left", "truncate-right")
 DTYPES = ("float32", "bfloat16", "float16")
 
+OWN_CARD: Mapping[str, type] = {"notice": str, "citation": str, "licence": str}
+
 # Raised whenever the code below changes what a family computes from the same files.
 ABI = 2
 RENDERING = "template once; one frame; special tokens in text literal; date 2024-07-26"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a served reward model answers, and what its server is declared to serve.
+
+    Attributes:
+        url: Root of the server, without a slash at its end.
+        model: As the server calls it.
+        revision: As declared; empty if none is.
+        key_env: The environment variable that holds the bearer key; empty for none.
+        timeout: Seconds a request may take, from connecting to the last byte.
+        concurrency: Requests under way at once.
+    """
+
+    url: str
+    model: str
+    revision: str = ""
+    key_env: str = ""
+    timeout: float = 60.0
+    concurrency: int = 8
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What of it can move a reward: the host only where no revision says what it serves."""
+        where = {"revision": self.revision} if self.revision else {"url": self.url}
+        return {"model": self.model, **where}
 
 
 @dataclass(frozen=True)
@@ -52,6 +81,9 @@ class RewardModelSpec:
         reference: The reference model of a DPO policy.
         code: SHA-256 of each Python file that may run: of a user's own family, or of a pinned Hub
             revision whose remote code is allowed. Empty for everything else.
+        endpoint: Who computes it where it is served and its weights are not here; `weights` and
+            `config` are empty then, for its identity is declared.
+        segments: Whether its trunk tells two texts that are encoded as a pair apart by segment ids.
     """
 
     name: str
@@ -67,6 +99,8 @@ class RewardModelSpec:
     notice: str = ""
     reference: RewardModelSpec | None = None
     code: tuple[str, ...] = ()
+    endpoint: Endpoint | None = None
+    segments: bool = False
 
     @cached_property
     def manifest(self) -> dict[str, object]:
@@ -91,6 +125,8 @@ class RewardModelSpec:
             },
             "reference": self.reference and [*self.reference.weights, self.reference.config],
             "code": list(self.code),
+            "endpoint": self.endpoint and self.endpoint.identity,
+            "segments": self.segments,
         }
         return found | {key: value for key, value in more.items() if value}
 
@@ -185,8 +221,9 @@ def describe(
             known.max_length if known else None,
         ),
         overlong=overlong_of(settings.get("overlong") or "error"),
-        notice=str(settings.get("notice") or _card_notice(folder)),
+        notice=str(settings.get("notice") or own_card(folder).get("notice", "")),
         code=_remote_code(checkpoint, file_digest) if settings.get("trust_remote_code") else (),
+        segments=bool(chosen.setting("answer")) and (config.get("type_vocab_size") or 0) > 1,
     )
     reference = chosen.setting("reference")
     return (
@@ -206,7 +243,8 @@ def _family(checkpoint: Checkpoint, settings: Mapping[str, Any], id_: str) -> Fa
     found = found.with_parameters(parameters, str(checkpoint.folder)).resolved(checkpoint)
     found = _declared(found, settings)
     if problems := found.mismatches(checkpoint):
-        raise refusal(checkpoint, [f"is not of family {found.name}: {x}" for x in problems])
+        lines = [f"is not of family {found.name}: {x}" for x in problems]
+        raise refusal(checkpoint, lines, len(found.head_problems(checkpoint)))
     return found
 
 
@@ -359,9 +397,15 @@ def _limits(checkpoint: Checkpoint, chosen: Family) -> list[object]:
     return [*stated, checkpoint.tokenizer_config.get("model_max_length")]
 
 
-def _card_notice(folder: Path) -> str:
-    """What a model's own card.toml says must stand beside every number."""
+def own_card(folder: Path) -> dict[str, str]:
+    """What a model's own card.toml says of it: `notice`, `citation`, `licence`, whichever is there.
+
+    A notice stands beside every number.
+
+    Raises:
+        InputError: It is malformed, or one of them is no text.
+    """
     path = folder / "card.toml"
-    if not path.exists():
-        return ""
-    return str(read_toml(path).get("notice", ""))
+    found = read_toml(path) if path.is_file() else {}
+    check_types(path, "the file", found, OWN_CARD)
+    return {key: str(found[key]) for key in OWN_CARD if key in found}

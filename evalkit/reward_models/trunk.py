@@ -7,7 +7,6 @@ each tensor of the checkpoint belongs to the trunk or is claimed by the family's
 from __future__ import annotations
 
 import atexit
-import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
-    PreTrainedTokenizerFast,
 )
 
 from evalkit.errors import EvalkitError, RefusedModelError
@@ -31,6 +29,7 @@ from evalkit.reward_models.checkpoint import Checkpoint, behaviour, pickles, rea
 from evalkit.reward_models.nets import below
 from evalkit.reward_models.parameters import NETS
 from evalkit.reward_models.spec import RewardModelSpec
+from evalkit.reward_models.tokenizer import first_line, quiet, refuse
 from evalkit.text import listing
 
 AUTO = {
@@ -60,7 +59,7 @@ def load_model(
     Raises:
         RefusedModelError: A tensor, file or class that nothing explains; or no such device.
     """
-    with _quiet():
+    with quiet():
         config = _config(spec)
         options: dict[str, Any] = {"config": config, **_source(spec, config)}
         _check(spec, part, options)
@@ -75,24 +74,8 @@ def load_model(
         try:
             model = _class(part, options).from_pretrained(dtype=dtype, **options)
         except torch.OutOfMemoryError as error:
-            raise RewardModelMemoryError(_first_line(error)) from None
+            raise RewardModelMemoryError(first_line(error)) from None
     return model.eval()
-
-
-def load_tokenizer(spec: RewardModelSpec) -> Any:
-    """What tokenizer.json says, with no length of its own: lengths are the renderer's.
-
-    Not the class that transformers has for the trunk: some of these build a tokenizer of their own
-    from the vocabulary, which gives other ids than the file that identifies the reward model.
-    """
-    with _quiet():
-        try:
-            return PreTrainedTokenizerFast.from_pretrained(
-                spec.path, local_files_only=True, model_max_length=int(1e30)
-            )
-        except Exception as error:  # the library raises whatever it likes for a damaged file
-            why = f"its tokenizer cannot be read: {_first_line(error)}"
-            raise refuse(spec, [why]) from None
 
 
 def load_head(spec: RewardModelSpec) -> dict[str, torch.Tensor]:
@@ -117,26 +100,16 @@ def load_head(spec: RewardModelSpec) -> dict[str, torch.Tensor]:
     nets_of = [spec.family.setting(key) for key in NETS if spec.family.setting(key)]
     unknown = [name for name in found if not any(below(name, net) for net in nets_of)]
     if unknown:
-        raise refuse(spec, [f"unexplained tensors: {listing(sorted(unknown))}"])
+        what = f"unexplained tensors: {listing(sorted(unknown))}"
+        raise refuse(spec, [what], "random-head", len(unknown))
     return found
-
-
-def refuse(spec: RewardModelSpec, lines: list[str]) -> RefusedModelError:
-    """The refusal of a checkpoint that is not what its family says."""
-    return RefusedModelError(
-        f"reward model {spec.name!r} is not of family {spec.family.name}, {spec.family.title}; "
-        "loading it as one would score with a wrong or random head",
-        where=f"{spec.path}\n     " + "\n     ".join(lines),
-        fix="name the right --family, or fetch the checkpoint again; see "
-        "`evalkit reward-models list`",
-    )
 
 
 def _tensors_of(spec: RewardModelSpec, name: str) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(spec.path / name, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling foreign bytes may raise anything
-        why = f"{name} is no plain file of tensors, and was not run: {_first_line(error)}"
+        why = f"{name} is no plain file of tensors, and was not run: {first_line(error)}"
         raise refuse(spec, [why]) from None
     if not isinstance(state, Mapping) or not all(map(_is_plain, state.values())):
         raise refuse(spec, [f"{name} holds something other than tensors by name"])
@@ -154,10 +127,6 @@ def _is_plain(value: object) -> bool:
     return torch.is_tensor(value) and value.layout is torch.strided and value.device.type == "cpu"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _config(spec: RewardModelSpec) -> Any:
     """The trunk's config, without a say in how attention is computed: that is a run's choice."""
     try:
@@ -166,7 +135,7 @@ def _config(spec: RewardModelSpec) -> Any:
         raise
     except Exception as error:  # foreign values meet the library's own checks
         raise refuse(
-            spec, [f"config.json is refused by transformers: {_first_line(error)}"]
+            spec, [f"config.json is refused by transformers: {first_line(error)}"]
         ) from None
     found._attn_implementation = None
     return found
@@ -257,20 +226,21 @@ def _check(spec: RewardModelSpec, part: str, options: Mapping[str, Any]) -> None
         names = sorted(Checkpoint(spec.path, spec.name).shapes)
         raise refuse(spec, [what, f"unexplained tensors: {listing(names)}"]) from None
     except Exception as error:  # sizes, quantisation and kernels that config.json asks for
-        why = f"{type(error).__name__}: {_first_line(error)}"
+        why = f"{type(error).__name__}: {first_line(error)}"
         raise refuse(spec, [f"transformers cannot build it: {why}"]) from None
     family = spec.family
     findings = {
         "unexplained tensors": [k for k in _unused(spec, info) if not family.claims(k)],
         "missing tensors": info["missing_keys"],
         "tensors of another shape": [key for key, *_ in info["mismatched_keys"]],
-        "unexplained files": [n for n in pickles(spec.path) if n not in family.requires],
     }
+    wrong = sum(map(len, findings.values()))
+    findings["unexplained files"] = [n for n in pickles(spec.path) if n not in family.requires]
     lines = [f"{what}: {listing(sorted(keys))}" for what, keys in findings.items() if keys]
     if part == "classifier":
         lines += _classifier_problems(spec, options["config"])
     if lines:
-        raise refuse(spec, lines)
+        raise refuse(spec, lines, "random-head" if wrong else "", wrong)
 
 
 def _unused(spec: RewardModelSpec, info: Mapping[str, Any]) -> set[str]:
@@ -316,18 +286,3 @@ def _offload_folder() -> str:
     folder = tempfile.mkdtemp(prefix="evalkit-offload-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No load report and no progress bar: what they would say is in the refusal."""
-    log = transformers.utils.logging
-    level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if bar:
-            log.enable_progress_bar()

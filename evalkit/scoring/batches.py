@@ -8,7 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from evalkit.reward_models import Rendered, RewardModel, RewardModelMemoryError
+from evalkit.reward_models import (
+    PartialBatchError,
+    Rendered,
+    RewardModel,
+    RewardModelMemoryError,
+)
 from evalkit.store import StoredReward
 
 Batch = list[str]
@@ -45,8 +50,8 @@ def score_batches(
         batches: In the order they are to be scored.
 
     Yields:
-        The rewards of a batch, and why some of its conversations have none: not finite, or
-        failing alone.
+        The rewards of a batch, and why some of its conversations have none: not finite, failing
+        alone, or for the reason the model gives.
     """
     waiting = deque(batches)
     limit = float("inf")
@@ -58,6 +63,9 @@ def score_batches(
             continue
         try:
             found = model.rewards([rendered[key] for key in batch])
+            reasons: Mapping[int, str] = {}
+        except PartialBatchError as partial:
+            found, reasons = partial.rewards, partial.reasons
         except (RewardModelMemoryError, RuntimeError, IndexError) as error:
             if len(batch) > 1:
                 if isinstance(error, RewardModelMemoryError):
@@ -67,7 +75,7 @@ def score_batches(
                 why = (str(error).splitlines() or [type(error).__name__])[0]
                 yield {}, {batch[0]: f"the reward model failed: {why}"}
             continue
-        yield _sort_out(batch, found.tolist(), rendered)
+        yield _sort_out(batch, found.tolist(), rendered, reasons)
 
 
 def _halves(batch: Batch) -> list[Batch]:
@@ -76,11 +84,14 @@ def _halves(batch: Batch) -> list[Batch]:
 
 
 def _sort_out(
-    batch: Batch, found: Sequence[Sequence[float]], rendered: Mapping[str, Rendered]
+    batch: Batch,
+    found: Sequence[Sequence[float]],
+    rendered: Mapping[str, Rendered],
+    reasons: Mapping[int, str],
 ) -> tuple[dict[str, StoredReward], dict[str, str]]:
     rewards: dict[str, StoredReward] = {}
     failed: dict[str, str] = {}
-    for key, (reward, *attributes) in zip(batch, found, strict=True):
+    for i, (key, (reward, *attributes)) in enumerate(zip(batch, found, strict=True)):
         item = rendered[key]
         if np.all(np.isfinite([reward, *attributes])):
             digest = tokens_digest(item.ids)
@@ -88,7 +99,7 @@ def _sort_out(
                 key, reward, len(item.ids), item.cut, digest, tuple(attributes)
             )
         else:
-            failed[key] = f"the reward is not finite ({reward})"
+            failed[key] = reasons.get(i) or f"the reward is not finite ({reward})"
     return rewards, failed
 
 

@@ -164,10 +164,7 @@ def reward_length_correlation(
     Raises:
         ValueError: Infinity, tables of unequal shape, a level outside (0, 1).
     """
-    if rewards.shape != lengths.shape:
-        raise ValueError(f"tables of unequal shape: {rewards.shape}, {lengths.shape}")
-    if np.any(np.isinf(rewards)) or np.any(np.isinf(lengths)):
-        raise ValueError("a table holds infinity")
+    _check_tables(rewards, lengths)
     found = np.full(len(rewards), np.nan)
     for i, (reward, length) in enumerate(zip(rewards, lengths, strict=True)):
         known = ~(np.isnan(reward) | np.isnan(length))
@@ -177,6 +174,37 @@ def reward_length_correlation(
     used = ~np.isnan(found)
     kept = None if clusters is None else clusters[used]
     return mean(found[used], bounded=False, level=level, clusters=kept)
+
+
+def reward_length_slope(
+    rewards: FloatArray, lengths: FloatArray, *, level: float = 0.95
+) -> Estimate:
+    """Least-squares change of the reward per +100 units of length, within prompts.
+
+    Rewards and lengths are taken less their prompt's means, so that only completions of one prompt
+    are held against each other; the standard error is clustered by prompt (CR1, the means not
+    counted as coefficients).
+
+    Args:
+        rewards: (P, R) in reward-model units; NaN where one is missing.
+        lengths: (P, R) any unit; NaN likewise.
+        level: Nominal coverage, in (0, 1).
+
+    Returns:
+        The slope with Student's interval; n counts the completions of prompts with two or more.
+        No slope where no prompt has completions of two lengths, no interval of an exact line or
+        with two prompts or fewer.
+
+    Raises:
+        ValueError: Infinity, tables of unequal shape, a level outside (0, 1).
+    """
+    _check_tables(rewards, lengths)
+    known = ~(np.isnan(rewards) | np.isnan(lengths))
+    known &= known.sum(axis=1, keepdims=True) > 1
+    prompt = np.nonzero(known)[0]
+    length, reward = _within(lengths, known) / SLOPE_UNITS, _within(rewards, known)
+    like = mean(reward, bounded=False, level=level, clusters=prompt)
+    return _slope(length, reward, prompt, like)
 
 
 def length_matched(
@@ -247,6 +275,23 @@ def length_balanced(
     influence = ((preference - rates[:, None]) * sides / (2 * sizes[:, None])).sum(axis=0)
     stderr = clustered_stderr(influence, clusters, 2)
     return around(float(rates.mean()), stderr, raw), overlap(length_difference)
+
+
+def _check_tables(rewards: FloatArray, lengths: FloatArray) -> None:
+    if rewards.shape != lengths.shape:
+        raise ValueError(f"tables of unequal shape: {rewards.shape}, {lengths.shape}")
+    if np.any(np.isinf(rewards)) or np.any(np.isinf(lengths)):
+        raise ValueError("a table holds infinity")
+
+
+def _within(table: FloatArray, known: BoolArray) -> FloatArray:
+    """The known values, each less its row's mean."""
+    # less the largest first: equal numbers leave zeros, not the rounding error of their mean
+    shifted = np.where(known, table, 0.0) - np.where(known, table, -np.inf).max(axis=1)[:, None]
+    size = np.maximum(known.sum(axis=1), 1)
+    means = np.where(known, shifted, 0.0).sum(axis=1) / size
+    found: FloatArray = (shifted - means[:, None])[known]
+    return found
 
 
 def _mean_where(

@@ -29,15 +29,16 @@ def document(run: Accuracies) -> dict[str, Any]:
     found = {
         "schema_version": SCHEMA_VERSION,
         "suite": run.suite.name,
-        "tables": [_table(table, run.suite.credit) for table in run.tables],
+        "tables": [of_table(table, run.suite.credit) for table in run.tables],
         "ranking": None if run.ranking is None else _ranking(run.ranking),
         "exit_code": 0,
     }
     return {name: _plain(value) for name, value in found.items()}
 
 
-def _table(table: AccuracyTable, credit: Credit) -> dict[str, Any]:
-    return {
+def of_table(table: AccuracyTable, credit: Credit) -> dict[str, Any]:
+    """What one reward model's table says; rates are fractions, undefined values null."""
+    found: dict[str, Any] = {
         "reward_model": table.reward_model,
         "fingerprint": None if table.spec is None else table.spec.fingerprint,
         "credit": credit,
@@ -49,6 +50,7 @@ def _table(table: AccuracyTable, credit: Credit) -> dict[str, Any]:
         "notices": list(table.notices),
         "signature": table.signature,
     }
+    return {name: _plain(value) for name, value in found.items()}
 
 
 def _part(part: Part, credit: Credit) -> dict[str, Any]:

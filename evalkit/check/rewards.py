@@ -1,0 +1,193 @@
+"""Faults that show in the rewards themselves, and what of a text is cut off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from evalkit.check.result import Finding, Inapplicable
+from evalkit.check.subject import BATCH, Baseline, Shift, Subject, rewards_of
+from evalkit.check.tokens import MOVED
+from evalkit.data import FloatArray
+from evalkit.reward_models import KINDS
+from evalkit.reward_models.checkpoint import Checkpoint, read_json
+from evalkit.text import count
+
+ENOUGH = 8  # rewards that must all lie in [0, 1] to be more than chance
+LIMITLESS = 1e9  # a tokenizer without a limit of its own states 1e30
+CUT = {
+    "error": "has no reward",
+    "truncate-left": "loses its beginning",
+    "truncate-right": "loses its end, the token that closes the answer with it",
+}
+
+
+def moves_with_batch(subject: Subject) -> Finding | Inapplicable | None:
+    """Rewards that depend on the rows beside them: batches of 8, as given and shuffled."""
+    orders = [np.arange(len(subject.rows)), np.random.default_rng(0).permutation(len(subject.rows))]
+    shifts = [
+        subject.shift(rewards_of(subject.model, subject.rows, batch=BATCH, order=order.tolist()))
+        for order in orders
+    ]
+    worst = max(shifts, key=lambda shift: (shift.beyond, shift.delta))
+    if not worst.beyond:
+        return None
+    return Finding(
+        "moves-with-batch",
+        f"a reward moves with the rows beside it: {_flips(subject, worst)} between batches of 1 "
+        f"and of {BATCH}",
+        worst.delta,
+        MOVED,
+        "pool by the attention mask and mask padding in every layer; until then score in batches "
+        "of 1",
+    )
+
+
+def moves_with_padding_side(subject: Subject) -> Finding | Inapplicable | None:
+    """Rewards that depend on the side padding is put on."""
+    local = subject.local
+    if local is None:
+        return Inapplicable("it pads as it likes")
+    if local.native_pooling:
+        return Inapplicable("its class reads the first column, and can only be padded right")
+    before = local.padding_side
+    local.padding_side = "left"
+    try:
+        shift = subject.shift(rewards_of(local, subject.rows, batch=BATCH))
+    finally:
+        local.padding_side = before
+    if not shift.beyond:
+        return None
+    return Finding(
+        "moves-with-padding-side",
+        f"a reward moves when padding is on the left: {_flips(subject, shift)}",
+        shift.delta,
+        MOVED,
+        "count positions from each row's first token (position_ids), or pad on the right only",
+        here=False,
+    )
+
+
+def _flips(subject: Baseline, shift: Shift) -> str:
+    return f"{shift.flipped} of {count(subject.verdicts, 'pair verdict')} flip"
+
+
+def squashed(subject: Subject) -> Finding | Inapplicable | None:
+    """Rewards declared unbounded that all lie in [0, 1]: a sigmoid or softmax stands behind."""
+    family, rewards = subject.spec.family, subject.alone
+    if family.output != "bradley-terry":
+        return Inapplicable(f"its output is {family.output}, which may be bounded")
+    if family.kind in KINDS and subject.local is not None:
+        return Inapplicable("evalkit computes its head itself, without a squash")
+    if len(rewards) < ENOUGH:
+        return Inapplicable(f"{len(rewards)} rewards are too few to tell")
+    if rewards.min() < 0 or rewards.max() > 1:
+        return None
+    ties = len(rewards) - len(np.unique(rewards))
+    return Finding(
+        "squashed",
+        f"all {len(rewards)} rewards lie in [0, 1], where a Bradley-Terry reward has no bounds; "
+        f"{ties} of them are exactly equal to another",
+        float(np.ptp(rewards)),
+        "max − min",
+        'ask for raw scores (use_activation=false, raw_scores=true, function_to_apply="none"), or '
+        'declare output = "absolute" in evalkit.toml',
+    )
+
+
+def soft_cap_kernel(subject: Subject) -> Finding | Inapplicable | None:
+    """Capped attention under a kernel that knows no cap: the one in use, or the one asked for."""
+    local = subject.local
+    cap = getattr(local.model.config, "attn_logit_softcapping", None) if local else None
+    if local is None or cap is None:
+        return Inapplicable("its attention has no cap")
+    used = str(local.model.config._attn_implementation)
+    if used != "eager":
+        with local.eager():
+            shift = subject.shift(rewards_of(local, subject.rows))
+        if shift.beyond:
+            return _uncapped(subject, f"in use here, {used},", shift, here=True)
+    config = Checkpoint(subject.spec.path, subject.spec.name).config
+    asked = config.get("attn_implementation") or config.get("_attn_implementation")
+    if asked != "sdpa":  # which older versions of transformers run all the same
+        return None
+    with local.eager(capped=False):
+        shift = subject.shift(rewards_of(local, subject.rows))
+    if not shift.beyond:
+        return None
+    return _uncapped(subject, f"that config.json asks for, {asked},", shift, here=False)
+
+
+def _uncapped(subject: Subject, kernel: str, shift: Shift, *, here: bool) -> Finding:
+    return Finding(
+        "soft-cap-kernel",
+        f"the attention kernel {kernel} leaves out the cap of the attention's logits: "
+        f"{_flips(subject, shift)}",
+        shift.delta,
+        MOVED,
+        'use attn_implementation="eager", or a kernel that is told the cap',
+        here=here,
+    )
+
+
+def truncated_tail(subject: Subject) -> Finding | Inapplicable | None:
+    """Conversations beyond the limit, or a limit beside the model's own that cuts unasked."""
+    spec = subject.spec
+    if subject.too_long:
+        return Finding(
+            "truncated-tail",
+            f"{subject.too_long} of {count(subject.total, 'conversation')} are longer than "
+            f"{spec.max_length} tokens; under {spec.overlong!r} each {CUT[spec.overlong]}",
+            subject.too_long / subject.total,
+            "share too long",
+            "raise --max-length if the model allows it; --overlong truncate-left keeps the "
+            "answer's end",
+        )
+    if subject.local is None:
+        return None
+    return _silent_limit(Checkpoint(spec.path, spec.name))
+
+
+def _silent_limit(checkpoint: Checkpoint) -> Finding | None:
+    tokenizer = read_json(checkpoint.folder / "tokenizer.json")
+    stated = checkpoint.tokenizer_config.get("model_max_length")
+    limits = {
+        "model_max_length of tokenizer_config.json": _limit(stated),
+        "truncation of tokenizer.json": _limit(
+            (tokenizer.get("truncation") or {}).get("max_length")
+        ),
+    }
+    names = ("max_position_embeddings", "n_positions")
+    allowed = min(_limit(checkpoint.config.get(name)) for name in names)
+    place = min(limits, key=lambda k: limits[k])
+    if limits[place] >= allowed:
+        return None
+    return Finding(
+        "truncated-tail",
+        f"{place} is {limits[place]:.0f} and the model's own limit {allowed:.0f}: servers and "
+        "pipelines cut there and say nothing",
+        limits[place],
+        "tokens",
+        f"state {allowed:.0f} there, or what it was trained with everywhere",
+        here=False,
+    )
+
+
+def _limit(value: Any) -> float:
+    """A number of tokens; no limit where a file states none that is one."""
+    return float(value) if isinstance(value, int | float) and value > 1 else LIMITLESS
+
+
+def random_head(subject: Baseline, again: FloatArray) -> Finding | None:
+    """Rewards that are others after a second load: something of it is made up at each."""
+    shift = subject.shift(again)
+    if not shift.beyond:
+        return None
+    return Finding(
+        "random-head",
+        f"loaded a second time it gives other rewards: {_flips(subject, shift)}",
+        shift.delta,
+        MOVED,
+        "fetch the checkpoint again and load every tensor of it; score in evaluation mode",
+    )

@@ -1,0 +1,274 @@
+"""HTTP to one server: one deadline over a whole request, strict JSON, a key that nobody sees.
+
+The standard library's client is used as it is: a deadline over a reply that comes a byte at a time
+must close the socket itself, and neither redirects nor proxies may carry a key elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import json
+import math
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from evalkit.errors import InputError, MissingError
+from evalkit.reward_models.spec import Endpoint
+from evalkit.strict_json import Decoder, ProblemError
+
+ATTEMPTS = 5
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+LONGEST_RETRY_AFTER = 60.0
+LARGEST_REPLY = 16 * 2**20
+QUOTED = 160
+BUSY = (429, 503)
+HOPELESS = {
+    401: "the key is missing or wrong: key_env",
+    403: "the key has no right to it: key_env",
+    404: "check endpoint, dialect and model in evalkit.toml",
+    405: "check endpoint and dialect in evalkit.toml",
+}
+
+
+class ReplyError(RuntimeError):
+    """A request without a usable reply: its rows have no reward."""
+
+
+class Answer(NamedTuple):
+    """What came of one request.
+
+    Attributes:
+        status: Of the reply; 0 if there was none.
+        body: Of the reply.
+        retry_after: Seconds the server asks to wait.
+        problem: Why there is no whole reply; empty if there is.
+        connected: Whether there was a connection at all.
+    """
+
+    status: int = 0
+    body: bytes = b""
+    retry_after: float = 0.0
+    problem: str = ""
+    connected: bool = True
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may do better later."""
+        return self.status in {0, 408, 429} or self.status >= 500
+
+
+class Client:
+    """Asks one server. Requests may run in several threads.
+
+    Args:
+        endpoint: Where it is.
+
+    Raises:
+        MissingError: The environment variable of the key is not set.
+        InputError: The key holds what no header can.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.url = endpoint.url
+        self._timeout = endpoint.timeout
+        self._patience = max(LONGEST_PAUSE, 2 * endpoint.timeout)
+        self._parts = urlsplit(endpoint.url)
+        self._key = _key(endpoint.key_env)
+        self._rng = np.random.default_rng(os.getpid())  # for waiting alone; no number depends on it
+        self._closing = threading.Event()
+        self._lines: set[_Line] = set()
+
+    def ask(self, path: str, body: Mapping[str, object] | None = None) -> Any:
+        """POST a body, or GET without one; the reply as strict JSON.
+
+        What may pass (no connection, 408, 429, 5xx) is asked again after a pause that doubles, or
+        the one the server asks for, until it has taken as long as two timeouts.
+
+        Raises:
+            ReplyError: No usable reply.
+            MissingError: No further request can do better: nobody there, no right, no such path,
+                or a server that stays too busy.
+        """
+        begun = time.monotonic()
+        for attempt in range(ATTEMPTS):
+            answer = self._exchange(path, body)
+            over = time.monotonic() - begun > self._patience
+            if not answer.passes or over or attempt == ATTEMPTS - 1 or self._closing.is_set():
+                break
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt) * self._rng.uniform(0.5, 1)
+            self._closing.wait(max(float(pause), answer.retry_after))
+        return self._read(answer, path)
+
+    def close(self) -> None:
+        """Hang up on every request under way and pause no more."""
+        self._closing.set()
+        for line in list(self._lines):
+            line.hang_up()
+
+    def _read(self, answer: Answer, path: str) -> Any:
+        if 200 <= answer.status < 300:
+            return _json(answer.body)
+        shown = _shown(answer.body)
+        said = (
+            f"HTTP {answer.status}{f': {shown}' if shown else ''}"
+            if answer.status
+            else (answer.problem)
+        )
+        if not answer.connected or answer.status in {*BUSY, *HOPELESS}:
+            raise MissingError(
+                f"the server of a reward model cannot be used: {said}",
+                where=f"{self.url}{path}",
+                fix=HOPELESS.get(
+                    answer.status,
+                    "start it, or correct endpoint in evalkit.toml; what was scored is kept, the "
+                    "same command goes on from there",
+                ),
+            )
+        raise ReplyError(said)
+
+    def _without_key(self, answer: Answer) -> Answer:
+        """The reply without the key, should the server repeat it there."""
+        key = self._key.encode()
+        return answer._replace(body=answer.body.replace(key, b"***")) if key else answer
+
+    def _exchange(self, path: str, body: Mapping[str, object] | None) -> Answer:
+        """One request and its whole reply, or why there is none, before the deadline."""
+        data = None if body is None else json.dumps(body, allow_nan=False).encode()
+        line = _Line(self._connection())
+        watchdog = threading.Timer(self._timeout, line.hang_up)
+        watchdog.daemon = True
+        watchdog.start()
+        self._lines.add(line)
+        try:
+            line.connect()
+            target = f"{self._parts.path}{path}"
+            method = "GET" if data is None else "POST"
+            line.connection.request(method, target, data, self._headers())
+            answer = self._without_key(_whole(line.connection))
+        except (OSError, HTTPException, ValueError) as error:
+            answer = Answer(problem=f"{type(error).__name__}: {error}")
+        finally:
+            watchdog.cancel()
+            self._lines.discard(line)
+            line.connection.close()
+        if line.hung_up or "timed out" in answer.problem:
+            answer = Answer(problem=f"no whole reply within {self._timeout:g} s")
+        return answer._replace(connected=line.socket is not None)
+
+    def _connection(self) -> HTTPConnection:
+        host, port = str(self._parts.hostname), self._parts.port
+        if self._parts.scheme == "https":
+            context = ssl.create_default_context()
+            return HTTPSConnection(host, port, timeout=self._timeout, context=context)
+        return HTTPConnection(host, port, timeout=self._timeout)
+
+    def _headers(self) -> dict[str, str]:
+        found = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+        }
+        return found | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+
+
+class _Line:
+    """A connection that another thread can end, wherever it stands.
+
+    Attributes:
+        connection: The connection.
+        socket: Its socket, which the connection itself forgets before the reply is read; None
+            until there is one.
+        hung_up: Whether it was ended.
+    """
+
+    def __init__(self, connection: HTTPConnection) -> None:
+        self.connection = connection
+        self.socket: socket.socket | None = None
+        self.hung_up = False
+
+    def connect(self) -> None:
+        """Connect, and remember the socket."""
+        self.connection.connect()
+        self.socket = self.connection.sock
+
+    def hang_up(self) -> None:
+        """End it: what reads or writes fails at once."""
+        self.hung_up = True
+        found = self.socket or self.connection.sock
+        if found is not None:
+            with contextlib.suppress(OSError):  # it has just ended by itself
+                found.shutdown(socket.SHUT_RDWR)
+
+
+def _whole(connection: HTTPConnection) -> Answer:
+    """The reply, unless it is too large or ends before its announced end."""
+    response = connection.getresponse()
+    body = response.read(LARGEST_REPLY + 1)
+    if len(body) > LARGEST_REPLY:
+        return Answer(problem=f"a reply of more than {LARGEST_REPLY // 2**20} MiB")
+    if response.length:
+        return Answer(problem="the connection was closed before the end of the reply")
+    return Answer(response.status, body, _retry_after(response.getheader("Retry-After")))
+
+
+def _json(body: bytes) -> Any:
+    try:
+        text = body.decode("utf-8").strip()
+        value, end = Decoder().decode(text)
+    except UnicodeDecodeError:
+        raise ReplyError("the reply is not UTF-8") from None
+    except ProblemError as problem:
+        field = f"{problem.field} " if problem.field else ""
+        raise ReplyError(f"the reply {field}{problem}: {_shown(body)}") from None
+    if end != len(text):
+        raise ReplyError("the reply goes on after its JSON")
+    return value
+
+
+def _shown(body: bytes) -> str:
+    """The beginning of a reply, on one line."""
+    text = " ".join(body[: 8 * QUOTED].decode("utf-8", "replace").split())
+    return text if len(text) <= QUOTED else f"{text[:QUOTED]}…"
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds, from a number of them or a date; 0 for anything else."""
+    if not value:
+        return 0.0
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+def _key(name: str) -> str:
+    if not name:
+        return ""
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise MissingError(
+            f"the environment variable {name} is not set, which holds the key of an endpoint",
+            fix=f"export {name}=…, or take key_env out of evalkit.toml",
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(
+            f"the environment variable {name} holds characters that no HTTP header can",
+            fix="set it to the key alone",
+        )
+    return key

@@ -1,0 +1,357 @@
+"""A hostile server: every reward is right, or its row has none and says why; never a zero.
+
+Beside the figures stands a control, a client that does what peers did: the same check catches it.
+"""
+
+import logging
+import math
+import time
+
+import numpy as np
+import pytest
+
+from evalkit.data import conversation_key, item_key
+from evalkit.errors import InputError, IntegrityError, MissingError
+from evalkit.reward_models import load
+from evalkit.reward_models.remote import client
+from evalkit.reward_models.remote.client import Client, ReplyError, _retry_after
+from evalkit.reward_models.remote.served import ServedRewardModel
+from evalkit.store import Store
+from tests.endpoints import chat, declare, run, truth
+from tests.reward_server import AFTER, BEFORE, MODEL, SLOW, RewardServer
+
+CHATS = [chat(f"answer {i}{' poison' if i == 7 else ''}") for i in range(16)]
+POISONED = conversation_key(CHATS[7])
+SECRET = "sk-verysecretkey-0123456789"
+# what a request that is asked again may get over, and what it may not
+PASSING = ("429", "500", "503", "slow", "drip", "drip headers", "closed", "cut short")
+HARMLESS = ("reversed",)
+FAILING = sorted({*map(str, BEFORE), *AFTER} - {"429", "503", *HARMLESS})
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(client, "ATTEMPTS", 3)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "store.db") as found:
+        yield found
+
+
+def poison(mode, *, times=math.inf, mark="poison"):
+    """Misbehaves towards requests that hold a marked row, for the first times."""
+    return lambda texts, seen: mode if any(mark in t for t in texts) and seen < times else None
+
+
+def patience(mode):
+    """Short where the server takes its time on purpose, and only there."""
+    return 0.5 if mode in {"slow", "drip", "drip headers"} else 10.0
+
+
+def audit(server, scored, items):
+    """Rows whose reward is wrong, and rows that have neither a reward nor a reason."""
+    wrong = [
+        key
+        for messages in items
+        if (key := conversation_key(messages)) in scored.rewards
+        and scored.rewards[key].reward != truth(server, messages)
+    ]
+    keys = {conversation_key(messages) for messages in items}
+    return wrong, keys - scored.rewards.keys() - scored.problems.keys()
+
+
+@pytest.mark.parametrize("mode", FAILING)
+def test_a_row_that_a_server_answers_badly_has_no_reward_and_says_why(tmp_path, store, mode):
+    with RewardServer("vllm", misbehave=poison(mode)) as server:
+        spec = declare(tmp_path / "w", server.url, timeout=patience(mode))
+        begun = time.monotonic()
+        scored = run(spec, store, CHATS)
+        assert time.monotonic() - begun < 30
+        assert audit(server, scored, CHATS) == ([], set())
+    assert set(scored.problems) == {POISONED}
+    assert scored.problems[POISONED].startswith("the server failed: ")
+    assert len(scored.rewards) == len(CHATS) - 1
+    with Store(store.path) as again:
+        assert POISONED not in again.lookup(spec.fingerprint, [POISONED])
+
+
+@pytest.mark.parametrize("mode", [*PASSING, *HARMLESS])
+def test_a_failure_that_passes_costs_nothing_but_time(tmp_path, store, mode):
+    with RewardServer("vllm", misbehave=poison(mode, times=1)) as server:
+        scored = run(declare(tmp_path / "w", server.url, timeout=patience(mode)), store, CHATS)
+        assert audit(server, scored, CHATS) == ([], set())
+    assert scored.problems == {}
+
+
+class ZeroFilling(ServedRewardModel):
+    """What peers did: a failed call is a zero (verl-project/verl-omni#366)."""
+
+    def ask(self, rows):
+        try:
+            return super().ask(rows)
+        except ReplyError:
+            return [0.0] * len(rows)
+
+
+class TakingTheOrder(ServedRewardModel):
+    """Results by their place, whatever index they have."""
+
+    def _ask(self, rows, *, raw):
+        reply = self.client.ask("/pooling", self.dialect.body(MODEL, rows, raw))
+        return [row["data"][0] for row in reply["data"]]
+
+
+def loading(kind):
+    return lambda spec, *, device: kind(spec, Client(spec.endpoint))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [*((ZeroFilling, mode) for mode in ("500", "html", "closed", "NaN")),
+     (TakingTheOrder, "reversed")],
+)  # fmt: skip
+def test_verl_omni_366_a_client_that_fills_in_is_caught_by_the_same_audit(
+    tmp_path, store, kind, mode
+):
+    items = CHATS[:2] if kind is TakingTheOrder else CHATS
+    everywhere = lambda texts, seen: mode if "/v1/models" not in texts else None  # noqa: E731
+    with RewardServer("vllm", misbehave=everywhere) as server:
+        spec = declare(tmp_path / "w", server.url, concurrency=1)
+        control = run(spec, store, items, load=loading(kind))
+        assert audit(server, control, items)[0]
+    with (
+        RewardServer("vllm", misbehave=poison(mode, mark="answer")) as server,
+        Store(tmp_path / "other.db") as other,
+    ):
+        spec = declare(tmp_path / "w", server.url, concurrency=1)
+        try:
+            scored = run(spec, other, items)
+        except MissingError:
+            assert other.lookup(spec.fingerprint, map(item_key, items)) == {}
+        else:
+            assert audit(server, scored, items) == ([], set())
+
+
+# A server that goes away
+
+
+@pytest.mark.parametrize("mode", ["html", "500", "closed", "too few"])
+def test_a_server_that_goes_bad_stops_the_run_and_what_it_scored_is_kept(tmp_path, store, mode):
+    good = 64
+    chats = [chat(f"row {i:03}") for i in range(256)]
+
+    def later(texts, seen):
+        return mode if sum(server.rows.values()) > good else None
+
+    with RewardServer("vllm", misbehave=later) as server:
+        spec = declare(tmp_path / "w", server.url)
+        with pytest.raises(MissingError, match="nothing usable any more"):
+            run_small(spec, store, chats)
+        asked = len(server.requests)
+    known = store.lookup(spec.fingerprint, map(item_key, chats))
+    assert 8 <= len(known) < 128
+    assert asked < 300
+    with RewardServer("vllm") as server:
+        again = declare(tmp_path / "w", server.url)
+        assert again.fingerprint == spec.fingerprint
+        scored = run(again, store, chats)
+        assert scored.forwards == len(chats) - len(known)
+        assert audit(server, scored, chats) == ([], set())
+
+
+def run_small(spec, store, items):
+    from evalkit.scoring import RunSettings, score
+
+    return score(spec, items, store, settings=RunSettings(batch_tokens=128, progress=False))
+
+
+def test_a_server_without_anybody_there_is_missing(tmp_path, store):
+    with RewardServer("vllm") as server:
+        pass
+    with pytest.raises(MissingError, match="refused") as refusal:
+        run(declare(tmp_path / "w", server.url), store, CHATS)
+    assert server.url in str(refusal.value)
+    assert "the same command goes on from there" in str(refusal.value)
+
+
+@pytest.mark.parametrize("mode", ["429", "503"])
+def test_a_server_that_stays_too_busy_stops_the_run(tmp_path, store, mode):
+    with RewardServer("vllm", misbehave=poison(mode, mark="answer")) as server:
+        spec = declare(tmp_path / "w", server.url)
+        with pytest.raises(MissingError, match=mode):
+            run(spec, store, CHATS)
+
+
+def test_retry_after_is_waited_for(tmp_path, store):
+    with RewardServer("vllm", misbehave=poison("429", times=1)) as server:
+        begun = time.monotonic()
+        scored = run(declare(tmp_path / "w", server.url, timeout=5.0), store, CHATS[7:8])
+        assert time.monotonic() - begun >= 1
+        assert not scored.problems
+
+
+def test_retry_after_is_seconds_or_a_date_and_has_a_bound():
+    assert _retry_after("7") == 7
+    assert _retry_after("86400") == client.LONGEST_RETRY_AFTER
+    assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert _retry_after("Fri, 31 Dec 9999 23:59:59 GMT") == client.LONGEST_RETRY_AFTER
+    for nothing in (None, "", "soon", "-3", "nan"):
+        assert _retry_after(nothing) == 0
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_request_that_is_refused_is_not_sent_again(tmp_path, status):
+    with RewardServer("vllm", misbehave=lambda texts, seen: "413") as server:
+        with pytest.raises(ReplyError, match="413"):
+            Client(declare(tmp_path / "w", server.url).endpoint).ask("/pooling", {"input": ["x"]})
+        assert len(server.requests) == 1
+
+
+def test_a_slow_drip_ends_with_the_deadline(tmp_path):
+    for mode in ("drip", "drip headers", "slow"):
+        with RewardServer("vllm", misbehave=lambda texts, seen, mode=mode: mode) as server:
+            asking = Client(declare(tmp_path / "w", server.url, timeout=0.3).endpoint)
+            begun = time.monotonic()
+            with pytest.raises(ReplyError, match=r"no whole reply within 0\.3 s"):
+                asking.ask("/v1/models")
+            assert time.monotonic() - begun < client.ATTEMPTS * (0.3 + SLOW / 10)
+
+
+def test_an_interrupt_hangs_up_on_what_is_under_way(tmp_path):
+    with RewardServer("vllm", misbehave=poison("slow", mark="answer")) as server:
+        model = load(declare(tmp_path / "w", server.url, timeout=60.0))
+
+        def press_ctrl_c(rows):
+            time.sleep(0.2)
+            raise KeyboardInterrupt
+
+        ask, model.ask = model.ask, lambda rows: press_ctrl_c(rows) if first(rows) else ask(rows)
+        rows = model.render(CHATS[:4])
+
+        def first(asked):
+            return asked[0] == rows[0]
+
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            model.rewards(rows)
+        assert time.monotonic() - begun < SLOW - 1
+
+
+# Known rewards
+
+
+def test_a_server_that_serves_other_weights_now_is_found_out(tmp_path, store):
+    class Other(RewardServer):
+        def _score(self, ids, raw):
+            return super()._score([9, *ids], raw)
+
+    with RewardServer("vllm") as server:
+        run(declare(tmp_path / "w", server.url), store, CHATS[:12])
+    with Other("vllm") as server, pytest.raises(IntegrityError, match="came out differently"):
+        run(declare(tmp_path / "w", server.url), store, CHATS)
+
+
+def test_a_server_that_fails_is_not_said_to_have_changed(tmp_path, store):
+    with RewardServer("vllm") as server:
+        run(declare(tmp_path / "w", server.url), store, CHATS[:12])
+    with (
+        RewardServer("vllm", misbehave=poison("html", mark="answer")) as server,
+        pytest.raises(MissingError, match="fails on what it has scored before"),
+    ):
+        run(declare(tmp_path / "w", server.url), store, CHATS)
+
+
+def test_known_rewards_need_no_server(tmp_path, store):
+    with RewardServer("vllm") as server:
+        first = run(declare(tmp_path / "w", server.url), store, CHATS)
+    again = run(declare(tmp_path / "w", server.url), store, CHATS)
+    assert (again.rewards, again.forwards) == (first.rewards, 0)
+
+
+# Keys
+
+
+@pytest.mark.parametrize("mode", [None, "echo", "echo 200", "html", "500", "redirect", "closed"])
+def test_a_key_is_sent_to_its_server_and_shown_nowhere(
+    tmp_path, store, monkeypatch, caplog, capsys, mode
+):
+    monkeypatch.setenv("RM_KEY", SECRET)
+    caplog.set_level(logging.DEBUG)
+    said = []
+    with RewardServer("vllm", misbehave=poison(mode)) as server:
+        server.key = SECRET
+        spec = declare(tmp_path / "w", server.url, key_env="RM_KEY")
+        scored = run(spec, store, CHATS)
+        said += [str(scored), repr(spec), repr(load(spec)), str(vars(load(spec)))]
+        assert {h.get("Authorization") for _, h, _ in server.requests} == {f"Bearer {SECRET}"}
+    with Store(store.path) as found:
+        said.append(str(found.lookup(spec.fingerprint, map(item_key, CHATS))))
+    said += [
+        caplog.text,
+        *capsys.readouterr(),
+        (tmp_path / "store.db").read_bytes().decode("latin1"),
+    ]
+    assert len(scored.rewards) >= len(CHATS) - 1
+    assert not [text for text in said if SECRET in text]
+    assert SECRET in str(server.requests)  # the check can see one
+
+
+def test_a_wrong_key_stops_at_once(tmp_path, store, monkeypatch):
+    monkeypatch.setenv("RM_KEY", SECRET)
+    with RewardServer("vllm") as server:
+        server.key = "another"
+        with pytest.raises(MissingError, match="401") as refusal:
+            run(declare(tmp_path / "w", server.url, key_env="RM_KEY"), store, CHATS)
+        assert len(server.requests) == 1
+    assert SECRET not in str(refusal.value)
+    assert "key_env" in str(refusal.value)
+
+
+def test_a_key_that_is_not_there_or_no_header_is_refused_without_showing_it(tmp_path, monkeypatch):
+    spec = declare(tmp_path / "w", key_env="RM_KEY")
+    monkeypatch.delenv("RM_KEY", raising=False)
+    with pytest.raises(MissingError, match="RM_KEY is not set"):
+        load(spec)
+    monkeypatch.setenv("RM_KEY", "secret\r\nX-Evil: 1")
+    with pytest.raises(InputError) as refusal:
+        load(spec)
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_redirect_is_not_followed_and_no_proxy_is_asked(tmp_path, store, monkeypatch):
+    with RewardServer("vllm") as thief:
+        monkeypatch.setenv("http_proxy", thief.url)
+        monkeypatch.setenv("HTTP_PROXY", thief.url)
+        monkeypatch.setitem(
+            BEFORE, "redirect", lambda h: h.send(307, b"", {"Location": thief.url + h.path})
+        )
+        with RewardServer("vllm", misbehave=poison("redirect")) as server:
+            scored = run(declare(tmp_path / "w", server.url), store, CHATS)
+        assert "307" in scored.problems[POISONED]
+        assert thief.requests == []
+
+
+def test_a_prefix_of_the_path_and_a_trailing_v1_are_understood(tmp_path, store):
+    class Behind(RewardServer):
+        def answer(self, path, body, headers):
+            assert path.startswith("/proxy/")
+            return super().answer(path.removeprefix("/proxy"), body, headers)
+
+    with Behind("vllm") as server:
+        for end in ("/proxy", "/proxy/", "/proxy/v1"):
+            load(declare(tmp_path / "w", server.url + end))
+
+
+def test_rewards_do_not_depend_on_how_many_are_asked_at_once(tmp_path):
+    found = []
+    for concurrency in (1, 3, 64):
+        with RewardServer("vllm") as server, Store(tmp_path / f"{concurrency}.db") as store:
+            spec = declare(tmp_path / "w", server.url, concurrency=concurrency)
+            scored = run(spec, store, CHATS)
+            found.append({key: row.reward for key, row in scored.rewards.items()})
+    assert found[0] == found[1] == found[2]
+    assert np.std(list(found[0].values())) > 1
