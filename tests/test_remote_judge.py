@@ -76,6 +76,34 @@ def test_anything_else_is_no_verdict(text):
         judge.verdict(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("A", judge.SURE), (" B.", -judge.SURE), ("**C**\n", 0.0), ("[[A]]", 1000.0)],
+)
+def test_a_letter_alone_is_a_verdict_where_that_is_asked_for(text, expected):
+    assert judge.letter(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a", "D", "A: 4", "A B", "AB", "I", None, 7, "A1"])
+def test_a_letter_among_others_is_none(text):
+    with pytest.raises(UnreadableError, match="unreadable verdict"):
+        judge.letter(text)
+
+
+def test_a_judge_of_letters_is_asked_for_one_token_and_is_another_judge(tmp_path, store):
+    with RewardServer(
+        "openai", judge=lambda _: {"finish_reason": "length", "message": {"content": "B"}}
+    ) as server:
+        spec = declared(tmp_path / "w", server, parameters=Raw('{verdict = "letter"}'))
+        scored = run(spec, store, pairs(2))
+        body = server.requests[-1][2]
+        marked = declared(tmp_path / "v", server)
+    assert {row.reward for row in scored.rewards.values()} == {-judge.SURE}
+    assert body["max_tokens"] == 1
+    assert "Reply with one letter alone" in body["messages"][0]["content"]
+    assert spec.fingerprint != marked.fingerprint
+
+
 def test_a_verdict_is_exactly_a_win_a_loss_or_a_tie():
     found = win_probabilities(np.array([judge.SURE, -judge.SURE, 0.0]))
     assert found.tolist() == [1.0, 0.0, 0.5]

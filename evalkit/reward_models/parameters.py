@@ -40,13 +40,14 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
         **TEMPLATE, "norm": "sum", "beta": 1.0, "reference": "", "rewardbench_compatible": False,
     },
     "served": {**CONVERSATION, "identity": False, "label": ""},
-    "judge": {"prompt": "", "seed": 0, "max_tokens": 1024},
+    "judge": {"prompt": "", "verdict": "last-line", "seed": 0, "max_tokens": 1024},
 }  # fmt: skip
 LAYERED = ("head", "regression", "gate")
 NETS = (*LAYERED, "transform", "scale", "normalizer")
 ACTIVATIONS = ("", "relu", "tanh", "selu", "leaky_relu")
 CHOICES: Mapping[str, tuple[object, ...]] = {
     "activation": ACTIVATIONS,
+    "verdict": ("last-line", "letter"),
     "gate_activation": ACTIVATIONS,
     "head_bias": nets.BIASES,
     "regression_bias": nets.BIASES,

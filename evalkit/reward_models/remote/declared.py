@@ -127,7 +127,9 @@ def _judge(
         )
     given = settings.get("parameters") or {}
     bare = Family(judge.NAME, "judge", "preference", {}, title="a chat model as a judge")
-    family = bare.with_parameters({"seed": 0, "max_tokens": 1024, **given}, place)
+    brief = given.get("verdict") == "letter"
+    usual = {"verdict": "last-line", "seed": 0, "max_tokens": 1 if brief else 1024}
+    family = bare.with_parameters({**usual, **given}, place)
     kept = {k: v for k, v in family.parameters.items() if k != "prompt"}  # it is in the template
     return RewardModelSpec(
         name=name,
@@ -136,16 +138,16 @@ def _judge(
         weights=(),
         config="",
         tokenizer="",
-        template=_prompt(given.get("prompt"), root),
+        template=_prompt(given.get("prompt"), root, judge.LETTER_PROMPT if brief else judge.PROMPT),
         dtype=dtype_of(settings.get("dtype")),
         max_length=max_length_of(settings.get("max_length"), [], LONGEST_PROMPT),
         overlong="error",
     )
 
 
-def _prompt(file: object, root: Path) -> str:
+def _prompt(file: object, root: Path, ours: str) -> str:
     if not file:
-        return judge.PROMPT
+        return ours
     path = root / str(file)
     try:
         return path.read_text("utf-8")
