@@ -8,6 +8,7 @@ counts, or where it counts none, by the longest conversations and their ends.
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -18,9 +19,9 @@ from evalkit.reward_models.remote.asking import RemoteRewardModel, check_same_mo
 from evalkit.reward_models.remote.client import Client, ReplyError
 from evalkit.reward_models.remote.dialects import dialects
 from evalkit.reward_models.remote.texts import TextRenderer
-from evalkit.reward_models.spec import DTYPES, RewardModelSpec
+from evalkit.reward_models.spec import DTYPES, RewardModelSpec, is_commit
 from evalkit.reward_models.tokenizer import load_tokenizer
-from evalkit.text import listing
+from evalkit.text import listing, printable
 
 ROWS = 32  # of one request: what text-embeddings-inference and Infinity take unless told otherwise
 NEAR = 0.01  # of a probability, computed in whatever precision
@@ -229,7 +230,13 @@ class ServedRewardModel(RemoteRewardModel):
                 f"it takes {max_length} tokens, and max_length is {spec.max_length}",
                 f"max_length = {max_length} in evalkit.toml, or a server that takes more",
             )
-        if revision and declared and revision != declared:
+        if revision and not declared:
+            sys.stderr.write(
+                f"note: the server of {spec.name!r} states revision {printable(revision[:64])}; "
+                "declare it in evalkit.toml, and what it serves is part of the identity\n"
+            )
+        short = is_commit(declared) and revision.startswith(declared)
+        if revision and declared and revision != declared and not short:
             raise self._refuse(
                 f"it serves revision {revision[:64]!r}, and {declared!r} is declared",
                 "serve the declared one, or correct revision in evalkit.toml",
