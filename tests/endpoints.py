@@ -42,7 +42,7 @@ def declare(folder, url="http://127.0.0.1:9", dialect="vllm-pooling", **keys: ob
         "endpoint": url,
         "dialect": dialect,
         "model": MODEL,
-        "revision": "r1",
+        "revision": "0123abc4",
         "tokenizer": None if dialect == "openai-judge" else str(DEMO_RM),
         "max_length": None if dialect == "openai-judge" else 512,
         "timeout": 10.0,

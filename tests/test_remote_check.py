@@ -100,6 +100,48 @@ def test_a_server_that_reads_other_tokens_is_found(reads, code, number, dialect,
     assert "add_special_tokens=false" in found["fix"] or "longer context" in found["fix"]
 
 
+class Cutting(RewardServer):
+    """Reads 40 tokens of whatever it is sent, says nothing of it, and counts no tokens."""
+
+    kept = slice(None, 40)
+
+    def _score(self, ids, raw):
+        return super()._score(list(ids)[self.kept], raw)
+
+
+class CuttingTheHead(Cutting):
+    kept = slice(-40, None)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "server_of", "end"),
+    [
+        ("openrlhf", Cutting, "last"),
+        ("openrlhf", CuttingTheHead, "first"),
+        ("infinity-classify", Cutting, "last"),
+        ("infinity-rerank", Cutting, "last"),
+        ("tei-predict", Cutting, "last"),
+    ],
+)
+def test_a_server_that_cuts_and_counts_no_tokens_is_found(dialect, server_of, end, checked):
+    with server_of(KINDS[dialect], regression=dialect.startswith("infinity")) as server:
+        code, findings, _ = checked(server, dialect)
+    assert (code, list(findings)) == (3, ["truncated-tail"])
+    found = findings["truncated-tail"]
+    assert f"{end} word" in found["what"]
+    assert abs(found["number"] - (512 - 40)) <= 20  # what stands around the answer is cut too
+    assert found["unit"] == "tokens fewer than sent"
+
+
+def test_a_server_that_refuses_what_is_too_long_for_it_cuts_nothing(checked):
+    def refuse(texts, times):
+        return "413" if any(len(text) > 500 for text in texts) else None
+
+    with RewardServer("openrlhf", misbehave=refuse) as server:
+        code, findings, _ = checked(server, "openrlhf")
+    assert (code, findings) == (0, {})
+
+
 def test_a_refusal_without_a_code_stays_one(checked, tmp_path, capsys):
     with RewardServer("vllm", models=("another",)) as server:
         (tmp_path / "evalkit.toml").write_text(

@@ -27,7 +27,7 @@ def impatient(monkeypatch):
 
 
 def workspace(folder, url, answers, **keys):
-    known = {"endpoint": url, "dialect": "vllm-pooling", "model": MODEL, "revision": "r1",
+    known = {"endpoint": url, "dialect": "vllm-pooling", "model": MODEL, "revision": "0123abc4",
              "tokenizer": str(DEMO_RM), "max_length": 256, "timeout": 5.0}  # fmt: skip
     (folder / "evalkit.toml").write_text(toml(**{**known, **keys}))
     lines = [
@@ -94,7 +94,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         # at most the sentinels, and the rows of the one batch in flight when it was killed
         assert sum("answer number" in t for t in twice) <= 8 + 8
         assert scores(tmp_path) == expected(server, answers)
-    assert f"served by {server.url} as {MODEL} at r1, which is declared and not verified" in said
+    assert (
+        f"served by {server.url} as {MODEL} at 0123abc4, which is declared and not verified" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_show_says_what_is_declared_and_asks_nobody(tmp_path, monkeypatch, capsy
     assert run(["reward-models", "show", "served"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["endpoint"]["url"] == "http://127.0.0.1:9"
-    assert found["manifest"]["endpoint"] == {"model": MODEL, "revision": "r1"}
+    assert found["manifest"]["endpoint"] == {"model": MODEL, "revision": "0123abc4"}
     assert found["manifest"]["dtype"] == "bfloat16"
 
 

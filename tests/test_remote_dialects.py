@@ -287,6 +287,53 @@ def test_the_fingerprint_is_over_what_moves_a_reward_and_nothing_else(tmp_path):
     assert len({spec.fingerprint for spec in without}) == 2
 
 
+def test_a_revision_that_moves_does_not_stand_for_a_server(tmp_path):
+    """`main` is one thing here and another there; a commit is the same everywhere."""
+    hosts = ("http://a", "http://b")
+    for revision, kinds in (("main", 2), ("v1.0", 2), ("decade", 2), ("0123abc", 1), ("f" * 40, 1)):
+        found = {declare(tmp_path / "w", h, revision=revision).fingerprint for h in hosts}
+        assert len(found) == kinds, revision
+
+
+def test_a_stated_commit_begins_as_the_declared_one_does(tmp_path, capsys):
+    commit = "0123abc" + "0" * 33
+    with RewardServer("tei", about={"model_sha": commit}) as server:
+        for declared in ("0123abc", commit):
+            load(declare(tmp_path / "w", server.url, "tei-predict", revision=declared))
+        assert capsys.readouterr().err == ""
+        for declared in ("0123abd", "012", "main"):
+            with pytest.raises(RefusedModelError, match="revision"):
+                load(declare(tmp_path / "w", server.url, "tei-predict", revision=declared))
+        load(declare(tmp_path / "w", server.url, "tei-predict", revision=None))
+    assert f"states revision {commit}; declare it in evalkit.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path"),
+    [("vllm-pooling", "/v1/models"), ("tei-predict", "/info"),
+     ("sglang-classify", "/get_model_info"), ("infinity-classify", "/models")],
+)  # fmt: skip
+@pytest.mark.parametrize("garbage", [["x"], "x", 7, {}, {"data": 5}, {"data": [7, "x", None]}])
+def test_a_server_that_says_garbage_of_itself_is_told_apart(tmp_path, dialect, path, garbage):
+    class Garbled(RewardServer):
+        def answer(self, asked, body, headers):
+            return garbage if asked == path else super().answer(asked, body, headers)
+
+    with Garbled(KINDS[dialect]) as server, pytest.raises(MissingError, match="serve"):
+        load(declare(tmp_path / "w", server.url, dialect))
+
+
+@pytest.mark.parametrize("garbage", [{"data": 5}, {"data": "x"}, ["x"], {}])
+def test_a_judges_server_that_lists_garbage_is_said_to_list_nothing(tmp_path, garbage):
+    class Garbled(RewardServer):
+        def answer(self, asked, body, headers):
+            return garbage if asked == "/v1/models" else super().answer(asked, body, headers)
+
+    silent = pytest.raises(MissingError, match="it serves what it does not say")
+    with Garbled("openai", models=()) as server, silent:
+        load(declare(tmp_path / "w", server.url, "openai-judge"))
+
+
 def test_tokenizer_and_template_enter_by_content(tmp_path):
     found = set()
     for text in ("a", "b"):
@@ -354,8 +401,10 @@ def test_a_number_is_a_number():
 def test_the_names_of_models():
     from evalkit.reward_models.remote.asking import check_same_model
 
-    for same in (MODEL, f"{MODEL}@main", f"{MODEL}-2024-08-06"):
+    dates = (f"{MODEL}-{date}" for date in ("2024-08-06", "20240806", "0806"))
+    for same in (MODEL, f"{MODEL}@main", *dates):
         check_same_model({"model": same}, MODEL)
-    for other in ("org/other", f"{MODEL}-mini", f"x{MODEL}", ""):
+    versions = (f"{MODEL}{end}" for end in ("-5", "-3-7", "-70", "-20240", "-2024-08", "5"))
+    for other in ("org/other", f"{MODEL}-mini", f"x{MODEL}", "", *versions):
         with pytest.raises(MissingError):
             check_same_model({"model": other}, MODEL)

@@ -356,6 +356,9 @@ def test_a_prompt_of_the_users_own_is_asked(tmp_path, store):
         ("{{ first }} {{ second }} {{ third }}", "'third' is undefined"),
         ("{{ first", "cannot be used"),
         ("{{ first.__class__.__mro__ }} {{ second }}", "cannot be used"),
+        ("{{ first + 1 }} {{ second }}", "cannot be used: TypeError"),
+        ("{{ first }} {{ second }} {{ 1 / 0 }}", "cannot be used: ZeroDivisionError"),
+        ("{{ first }} {{ second }} {{ range(10**9) }}", "cannot be used: OverflowError"),
     ],
 )
 def test_a_prompt_that_asks_for_no_verdict_is_refused(tmp_path, prompt, says):

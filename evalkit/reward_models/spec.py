@@ -5,6 +5,7 @@ Batch size, device, attention kernel, library versions, names and paths are not 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,6 +36,11 @@ ABI = 2
 RENDERING = "template once; one frame; special tokens in text literal; date 2024-07-26"
 
 
+def is_commit(revision: str) -> bool:
+    """Whether a revision is the digest of a commit, or enough of it; a branch or a tag moves."""
+    return bool(re.fullmatch("[0-9a-f]{7,64}", revision))
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a served reward model answers, and what its server is declared to serve.
@@ -57,9 +63,10 @@ class Endpoint:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What of it can move a reward: the host only where no revision says what it serves."""
-        where = {"revision": self.revision} if self.revision else {"url": self.url}
-        return {"model": self.model, **where}
+        """What of it can move a reward: the host too, unless a commit says what it serves."""
+        where = {} if is_commit(self.revision) else {"url": self.url}
+        what = {"revision": self.revision} if self.revision else {}
+        return {"model": self.model, **what, **where}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ is asked for something it has answered before; if that fails too, the run stops.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from evalkit.reward_models.remote.client import Client, ReplyError
 from evalkit.reward_models.spec import Endpoint, RewardModelSpec
 
 SILENT_BATCHES = 3
+# behind a name: a revision as `transformers serve` adds it, or the date of a snapshot
+SUFFIX = re.compile(r"@.*|-(\d{4}-\d{2}-\d{2}|\d{8}|\d{4})", re.ASCII)
 
 
 class UnreadableError(ReplyError):
@@ -146,10 +149,9 @@ def check_same_model(reply: object, model: str) -> None:
         MissingError: Naming both.
     """
     said = reply.get("model") if isinstance(reply, dict) else None
-    if not isinstance(said, str) or said == model or said.startswith(f"{model}@"):
+    if not isinstance(said, str):
         return
-    rest = said.removeprefix(f"{model}-")
-    if rest != said and rest.replace("-", "").isdigit():
+    if said == model or (said.startswith(model) and SUFFIX.fullmatch(said[len(model) :])):
         return
     raise MissingError(
         f"the server answers as {said[:80]!r}, where {model!r} was asked for",

@@ -1,28 +1,27 @@
 """HTTP to one server: one deadline over a whole request, strict JSON, a key that nobody sees.
 
-The standard library's client is used as it is: a deadline over a reply that comes a byte at a time
-must close the socket itself, and neither redirects nor proxies may carry a key elsewhere.
+A deadline over a reply that comes a byte at a time must close the socket itself (`line`), and
+neither redirects nor proxies may carry a key elsewhere.
 """
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import json
 import math
 import os
-import socket
-import ssl
+import re
 import threading
 import time
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import BadStatusLine, HTTPConnection, HTTPException, RemoteDisconnected
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from evalkit.errors import InputError, MissingError
+from evalkit.reward_models.remote.line import Line
 from evalkit.reward_models.spec import Endpoint
 from evalkit.strict_json import Decoder, ProblemError
 
@@ -32,6 +31,7 @@ LONGEST_PAUSE = 30.0
 LONGEST_RETRY_AFTER = 60.0
 LARGEST_REPLY = 16 * 2**20
 QUOTED = 160
+HIDDEN = b"***"
 BUSY = (429, 503)
 HOPELESS = {
     401: "the key is missing or wrong: key_env",
@@ -83,11 +83,11 @@ class Client:
         self.url = endpoint.url
         self._timeout = endpoint.timeout
         self._patience = max(LONGEST_PAUSE, 2 * endpoint.timeout)
-        self._parts = urlsplit(endpoint.url)
+        self._path = urlsplit(endpoint.url).path
         self._key = _key(endpoint.key_env)
         self._rng = np.random.default_rng(os.getpid())  # for waiting alone; no number depends on it
         self._closing = threading.Event()
-        self._lines: set[_Line] = set()
+        self._lines: set[Line] = set()
 
     def ask(self, path: str, body: Mapping[str, object] | None = None) -> Any:
         """POST a body, or GET without one; the reply as strict JSON.
@@ -137,41 +137,40 @@ class Client:
             )
         raise ReplyError(said)
 
-    def _without_key(self, answer: Answer) -> Answer:
-        """The reply without the key, should the server repeat it there."""
-        key = self._key.encode()
-        return answer._replace(body=answer.body.replace(key, b"***")) if key else answer
-
     def _exchange(self, path: str, body: Mapping[str, object] | None) -> Answer:
         """One request and its whole reply, or why there is none, before the deadline."""
         data = None if body is None else json.dumps(body, allow_nan=False).encode()
-        line = _Line(self._connection())
+        line = Line(self.url, self._timeout)
         watchdog = threading.Timer(self._timeout, line.hang_up)
         watchdog.daemon = True
         watchdog.start()
         self._lines.add(line)
+        if self._closing.is_set():  # and so close() may have missed this one
+            line.hang_up()
         try:
             line.connect()
-            target = f"{self._parts.path}{path}"
             method = "GET" if data is None else "POST"
-            line.connection.request(method, target, data, self._headers())
-            answer = self._without_key(_whole(line.connection))
+            line.connection.request(method, f"{self._path}{path}", data, self._headers())
+            answer = _whole(line.connection)
         except (OSError, HTTPException, ValueError) as error:
-            answer = Answer(problem=f"{type(error).__name__}: {error}")
+            answer = Answer(problem=_why(error))
         finally:
             watchdog.cancel()
             self._lines.discard(line)
-            line.connection.close()
+            line.close()
         if line.hung_up or "timed out" in answer.problem:
             answer = Answer(problem=f"no whole reply within {self._timeout:g} s")
-        return answer._replace(connected=line.socket is not None)
+        return self._without_key(answer)._replace(connected=line.connected)
 
-    def _connection(self) -> HTTPConnection:
-        host, port = str(self._parts.hostname), self._parts.port
-        if self._parts.scheme == "https":
-            context = ssl.create_default_context()
-            return HTTPSConnection(host, port, timeout=self._timeout, context=context)
-        return HTTPConnection(host, port, timeout=self._timeout)
+    def _without_key(self, answer: Answer) -> Answer:
+        """The reply without the key, should the server repeat it: nothing else is ever quoted."""
+        if not self._key:
+            return answer
+        shapes = _shapes(self._key)
+        return answer._replace(
+            body=shapes.sub(HIDDEN, answer.body),
+            problem=shapes.sub(HIDDEN, answer.problem.encode("utf-8", "replace")).decode(),
+        )
 
     def _headers(self) -> dict[str, str]:
         found = {
@@ -183,35 +182,6 @@ class Client:
         return found | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
 
 
-class _Line:
-    """A connection that another thread can end, wherever it stands.
-
-    Attributes:
-        connection: The connection.
-        socket: Its socket, which the connection itself forgets before the reply is read; None
-            until there is one.
-        hung_up: Whether it was ended.
-    """
-
-    def __init__(self, connection: HTTPConnection) -> None:
-        self.connection = connection
-        self.socket: socket.socket | None = None
-        self.hung_up = False
-
-    def connect(self) -> None:
-        """Connect, and remember the socket."""
-        self.connection.connect()
-        self.socket = self.connection.sock
-
-    def hang_up(self) -> None:
-        """End it: what reads or writes fails at once."""
-        self.hung_up = True
-        found = self.socket or self.connection.sock
-        if found is not None:
-            with contextlib.suppress(OSError):  # it has just ended by itself
-                found.shutdown(socket.SHUT_RDWR)
-
-
 def _whole(connection: HTTPConnection) -> Answer:
     """The reply, unless it is too large or ends before its announced end."""
     response = connection.getresponse()
@@ -221,6 +191,23 @@ def _whole(connection: HTTPConnection) -> Answer:
     if response.length:
         return Answer(problem="the connection was closed before the end of the reply")
     return Answer(response.status, body, _retry_after(response.getheader("Retry-After")))
+
+
+def _why(error: Exception) -> str:
+    """Why there is no reply; what stands where a status line must may be anything."""
+    if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
+        return "what answers there does not speak HTTP"
+    return f"{type(error).__name__}: {error}"
+
+
+def _shapes(key: str) -> re.Pattern[bytes]:
+    """A key as it stands in a text, in JSON however often escaped, or in an address."""
+    characters = []
+    for c in key.encode():
+        plain = re.escape(bytes([c]))
+        other = b"(?i:\\\\{1,8}u00%02x|%%%02x)" % (c, c)
+        characters.append(b"(?:\\\\{0,8}%s|%s)" % (plain, other))
+    return re.compile(b"".join(characters))
 
 
 def _json(body: bytes) -> Any:

@@ -1,8 +1,9 @@
 """From a table of evalkit.toml with an `endpoint` to a spec; nothing is asked of the server here.
 
 A served reward model is what it is declared to be: dialect, model and revision stand where the
-digests of weights do, and without a revision the server's address as well. Everything that is
-done on this side enters by content, as for any other: tokenizer, template, lengths, parameters.
+digests of weights do, and the server's address as well unless the revision is a commit. Everything
+that is done on this side enters by content, as for any other: tokenizer, template, lengths,
+parameters.
 """
 
 from __future__ import annotations

@@ -218,31 +218,38 @@ def _rewards(reply: Any, n: int, _: str) -> list[float]:
 
 def _listed(reply: Any, model: str) -> Served:
     """OpenAI's list of models, as vLLM and Infinity have it."""
-    entries = [e for e in field(reply, "data") if isinstance(e, dict) and "id" in e]
+    data = field(reply, "data")
+    entries = [e for e in data if isinstance(e, dict) and "id" in e] if type(data) is list else []
     about = next((e for e in entries if e["id"] == model), {})
     longest = about.get("max_model_len")
     return Served(
         models=[str(e["id"]) for e in entries],
         max_length=longest if isinstance(longest, int) else None,
-        revision=str(about.get("revision") or ""),
-        dtype=str(about.get("dtype") or ""),
+        revision=_text(about.get("revision")),
+        dtype=_text(about.get("dtype")),
     )
 
 
 def _tei_info(reply: Any, _: str) -> Served:
+    models = [str(field(reply, "model_id"))]
     longest = reply.get("max_input_length")
     return Served(
-        models=[str(field(reply, "model_id"))],
+        models=models,
         max_length=longest if isinstance(longest, int) else None,
-        revision=str(reply.get("model_sha") or ""),
-        dtype=str(reply.get("model_dtype") or ""),
+        revision=_text(reply.get("model_sha")),
+        dtype=_text(reply.get("model_dtype")),
     )
 
 
 def _sglang_info(reply: Any, _: str) -> Served:
+    models = [str(field(reply, "model_path"))]
     generates = reply.get("is_generation") is True
     problem = "it generates text: start it with --is-embedding" if generates else ""
-    return Served(models=[str(field(reply, "model_path"))], problem=problem)
+    return Served(models=models, problem=problem)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _usage(reply: Any) -> int | None:

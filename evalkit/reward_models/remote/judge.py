@@ -211,7 +211,7 @@ def load(spec: RewardModelSpec, *, device: str = "auto") -> Judge:
 
 def _prompter(template: str) -> Callable[[Pair], str]:
     """What writes the prompt about a pair, from a Jinja template that can do nothing else."""
-    from jinja2 import StrictUndefined, TemplateError
+    from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
@@ -222,8 +222,8 @@ def _prompter(template: str) -> Callable[[Pair], str]:
         names = {"messages": pair.prompt, "first": pair.first, "second": pair.second}
         try:
             return environment.from_string(template).render(names)
-        except TemplateError as error:
-            raise _wrong_prompt(str(error)) from None
+        except Exception as error:  # a template is foreign code and may raise anything
+            raise _wrong_prompt(f"{type(error).__name__}: {error}") from None
 
     return write
 
@@ -234,8 +234,9 @@ def _served(client: Client) -> str:
         entries = field(client.ask("/v1/models"), "data")
     except (ReplyError, EvalkitError):
         return "what it does not say"
-    ids = [str(e.get("id"))[:80] for e in entries if isinstance(e, dict)] if entries else []
-    return listing(ids)
+    if not isinstance(entries, list):
+        return "what it does not say"
+    return listing([str(e.get("id"))[:80] for e in entries if isinstance(e, dict)])
 
 
 def _wrong_prompt(why: str) -> InputError:

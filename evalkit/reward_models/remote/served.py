@@ -1,12 +1,15 @@
 """A served reward model of one number a conversation: checked when it is loaded, then asked.
 
 That its scores are raw is not believed but shown: with the activation off and on, or by scores
-that nothing which squashes can give.
+that nothing which squashes can give. That it reads all of a conversation is shown by the tokens it
+counts, or where it counts none, by the longest conversations and their ends.
 """
 
 from __future__ import annotations
 
 import math
+import sys
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from evalkit.data import Item, Message, Messages
@@ -16,9 +19,9 @@ from evalkit.reward_models.remote.asking import RemoteRewardModel, check_same_mo
 from evalkit.reward_models.remote.client import Client, ReplyError
 from evalkit.reward_models.remote.dialects import dialects
 from evalkit.reward_models.remote.texts import TextRenderer
-from evalkit.reward_models.spec import DTYPES, RewardModelSpec
+from evalkit.reward_models.spec import DTYPES, RewardModelSpec, is_commit
 from evalkit.reward_models.tokenizer import load_tokenizer
-from evalkit.text import listing
+from evalkit.text import listing, printable
 
 ROWS = 32  # of one request: what text-embeddings-inference and Infinity take unless told otherwise
 NEAR = 0.01  # of a probability, computed in whatever precision
@@ -46,6 +49,10 @@ PROBES: tuple[Messages, ...] = tuple(
 )
 
 
+ENDS = ("yes", "no", "0000")
+FILLER = 16  # words over which the tokens of one are measured
+
+
 class TokenCountError(ReplyError):
     """A server that read more tokens than it was sent, or fewer.
 
@@ -70,6 +77,7 @@ class ServedRewardModel(RemoteRewardModel):
         super().__init__(spec, endpoint_of(spec), client)
         self.dialect = dialects()[spec.family.name]
         self._renderer = TextRenderer(spec, load_tokenizer(spec), self.dialect)
+        self._counts = True  # whether replies say how many tokens were read
 
     def render(self, items: Sequence[Item]) -> list[Rendered]:
         """Token ids of each conversation, and the texts a server without ids is sent."""
@@ -96,8 +104,8 @@ class ServedRewardModel(RemoteRewardModel):
 
         Raises:
             MissingError: The model asked for is not served, or nothing can be scored.
-            RefusedModelError: Its numbers are squashed, it reads other tokens than it is sent, or
-                its texts cannot be told exactly.
+            RefusedModelError: Its numbers are squashed, it reads other tokens than it is sent or
+                not all of them, or its texts cannot be told exactly.
         """
         self._check_served()
         rendered = self.render(PROBES)
@@ -123,6 +131,58 @@ class ServedRewardModel(RemoteRewardModel):
             ) from None
         if problem := squashed(raw, on, identity=bool(self.spec.family.setting("identity"))):
             raise self._refuse(problem, self.dialect.raw, "squashed", max(raw) - min(raw))
+        if not self._counts:
+            self._check_length()
+
+    def _check_length(self) -> None:
+        """Refuse a server that cuts conversations of `max_length` and does not say so.
+
+        One that refuses them is none: it fails their rows by name.
+        """
+        most = self._words()
+        for last in (True, False):
+            try:
+                if self._tells_apart(most, last=last):
+                    continue
+                cut = self._words_read(most, last=last)
+            except ReplyError:
+                return
+            sent, read = (len(self._filled(ENDS[0], n, last=last).ids) for n in (most, cut))
+            raise self._refuse(
+                f"of {sent} tokens it reads about {read}: conversations of that length that differ "
+                f"in the {'last' if last else 'first'} word of the answer get one number",
+                OTHER_TOKENS[False][1],
+                OTHER_TOKENS[False][0],
+                max(1, sent - read),
+            )
+
+    def _words(self) -> int:
+        """How many words of filling make an answer about as long as may be sent."""
+        few, many = (len(self._filled(ENDS[0], n, last=True).ids) for n in (0, FILLER))
+        if not 0 < few < many:
+            return 0
+        words = (self.spec.max_length - few) * FILLER // (many - few)
+        while words and any(
+            row.problem or row.cut
+            for row in (self._filled(end, words, last=at) for end in ENDS for at in (True, False))
+        ):
+            words -= 1 + words // 100
+        return words
+
+    def _words_read(self, most: int, *, last: bool) -> int:
+        """From how many words of filling on that word is heard no more."""
+        return bisect_left(range(most), x=True, key=lambda n: not self._tells_apart(n, last=last))
+
+    def _tells_apart(self, words: int, *, last: bool) -> bool:
+        """Whether one of several words, at the last or first place of an answer, is heard."""
+        scores = (self.ask([self._filled(end, words, last=last)])[0] for end in ENDS)
+        first = next(scores)
+        return any(score != first for score in scores)
+
+    def _filled(self, end: str, words: int, *, last: bool) -> Rendered:
+        filling = ["and"] * words
+        answer = " ".join([*filling, end] if last else [end, *filling])
+        return self.render([(*QUESTION, Message("assistant", answer))])[0]
 
     def _ask(self, rows: Sequence[Rendered], *, raw: bool) -> list[float]:
         model = self.endpoint.model
@@ -131,6 +191,7 @@ class ServedRewardModel(RemoteRewardModel):
         label = str(self.spec.family.setting("label"))
         scores = self.dialect.scores(reply, len(rows), label)
         read, sent = self.dialect.tokens(reply), sum(len(row.ids) for row in rows)
+        self._counts = read is not None
         if read is not None and read != sent:
             raise TokenCountError(read, sent)
         return scores
@@ -169,7 +230,13 @@ class ServedRewardModel(RemoteRewardModel):
                 f"it takes {max_length} tokens, and max_length is {spec.max_length}",
                 f"max_length = {max_length} in evalkit.toml, or a server that takes more",
             )
-        if revision and declared and revision != declared:
+        if revision and not declared:
+            sys.stderr.write(
+                f"note: the server of {spec.name!r} states revision {printable(revision[:64])}; "
+                "declare it in evalkit.toml, and what it serves is part of the identity\n"
+            )
+        short = is_commit(declared) and revision.startswith(declared)
+        if revision and declared and revision != declared and not short:
             raise self._refuse(
                 f"it serves revision {revision[:64]!r}, and {declared!r} is declared",
                 "serve the declared one, or correct revision in evalkit.toml",
