@@ -61,6 +61,8 @@ def declared(folder, server, **keys):
         ("Because.\n\n[[B]]", -judge.SURE),
         ("**[[C]]**\n\n", 0.0),
         ("[[A]] at first, but then\nVerdict: [[B]].", -judge.SURE),
+        ("So.\n### **Final verdict**: **[[A]]**", judge.SURE),
+        ("> _verdict:_ (`[[C]]`)!", 0.0),
     ],
 )
 def test_the_last_line_is_the_verdict(text, expected):
@@ -69,7 +71,27 @@ def test_the_last_line_is_the_verdict(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\n", None, 7, "A", "[[D]]", "[A]", "[[a]]", "[[A]] or [[B]]", "[[A]]\nI am not sure."],
+    [
+        "",
+        "\n",
+        None,
+        7,
+        "A",
+        "[[D]]",
+        "[A]",
+        "[[a]]",
+        "[[A]] or [[B]]",
+        "[[A]]\nI am not sure.",
+        "It is certainly not [[A]].",
+        "Reasons.\nBetter than [[B]]",
+        "Verdict: not [[A]]",
+        "[[A]] [[B]]",
+        "[[C]]?",
+        "≠ [[A]]",
+        "~~[[A]]~~",
+        "Tentative verdict: [[A]]",
+        "verdict [[A]]",
+    ],
 )
 def test_anything_else_is_no_verdict(text):
     with pytest.raises(UnreadableError, match="unreadable verdict"):
