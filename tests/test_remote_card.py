@@ -1,16 +1,19 @@
 """The metric card of what is served says whose number it is, and in which unit it reads."""
 
 import json
+import shutil
 
 import pytest
 
 from evalkit.card import Options, measure
 from evalkit.report.card import to_markdown
+from evalkit.reward_models.lookup import stated
 from evalkit.scoring import RunSettings
 from evalkit.store import Store
 from evalkit.workspace import Workspace
 from tests.endpoints import KINDS, declare
 from tests.reward_server import RewardServer
+from tests.shared_data import DEMO_RM
 
 CASES = {
     "vllm-pooling": (
@@ -51,3 +54,14 @@ def test_a_card_of_a_served_reward_model(dialect, tmp_path):
     assert all(line in text for line in said), text
     assert unit in text
     assert "declared and not verified" in text
+
+
+@pytest.mark.parametrize("dialect", CASES)
+def test_a_card_toml_beside_what_is_declared_is_of_something_else(dialect, tmp_path):
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(DEMO_RM, folder)
+    tokenizer = None if dialect == "openai-judge" else str(folder)
+    served = declare(tmp_path / "w", dialect=dialect, tokenizer=tokenizer)
+    for place in (folder, tmp_path / "w"):
+        (place / "card.toml").write_text('citation = "them"\nlicence = "theirs"\n')
+    assert stated(served)[:2] == ("", "")
