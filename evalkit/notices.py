@@ -76,7 +76,7 @@ def _of_output(
     if output == "preference" and np.all(np.isnan(table.order_gap)):
         return []
     if output == "preference":
-        gap = float(np.nanmean(np.abs(table.order_gap)))
+        gap = float(np.nanmean(table.order_shift))
         return [
             f"{name} compares answers and gives none a reward; asked in both orders, its "
             f"probability moves by {gap:.2f} on average"

@@ -95,6 +95,7 @@ class PairedTable:
         order_gap: (P,) how much being shown first helps with a pair-preference model: probability
             shown first minus shown second, mean over pairs, in [-1, 1]; NaN for other reward
             models, as the rewards and tokens are for a pair-preference model.
+        order_shift: (P,) mean over pairs of the size of that difference, in [0, 1]; likewise.
         checkpoint_tokens: (P,) mean tokens of the conversations before any cut, template included.
         reference_tokens: (P,) likewise.
         truncated: Completions of these prompts that lost tokens.
@@ -108,6 +109,7 @@ class PairedTable:
     outcome: FloatArray
     probability: FloatArray
     order_gap: FloatArray
+    order_shift: FloatArray
     checkpoint_tokens: FloatArray
     reference_tokens: FloatArray
     truncated: int
@@ -389,12 +391,13 @@ def _table(
         outcome=mean_by_group(outcome, games.prompt, n),
         probability=mean_by_group(games.probability, games.prompt, n),
         order_gap=mean_by_group(games.order_gap, games.prompt, n),
+        order_shift=mean_by_group(np.abs(games.order_gap), games.prompt, n),
         checkpoint_tokens=checkpoint_tokens,
         reference_tokens=reference_tokens,
         truncated=rest[0],
         unmatched=rest[1],
     )
-    for column in (*table.columns().values(), table.order_gap):
+    for column in (*table.columns().values(), table.order_gap, table.order_shift):
         column.setflags(write=False)
     return table
 

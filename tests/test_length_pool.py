@@ -26,6 +26,7 @@ def judged(prompt_id, chance):
         outcome=chance,
         probability=chance,
         order_gap=nothing,
+        order_shift=nothing,
         checkpoint_tokens=nothing,
         reference_tokens=nothing,
         truncated=0,

@@ -1,6 +1,8 @@
 """`evalkit reward-models check` of what is served: faults of servers, and none of a clean one."""
 
 import json
+import re
+from collections import Counter
 
 import pytest
 
@@ -54,6 +56,41 @@ def test_a_clean_judge_has_no_findings(checked):
         code, findings, document = checked(server, "openai-judge", tokenizer=None, max_length=None)
     assert (code, findings) == (0, {})
     assert "double-bos" in document["inapplicable"]
+    assert "wavers" in document["clean"]
+
+
+@pytest.mark.parametrize(("other", "unreadable"), [("[[C]]", 0), ("Hm.", 1)])
+def test_a_judge_that_wavers_is_found_with_the_share_of_its_verdicts(other, unreadable, checked):
+    asked = Counter()
+
+    def judge(prompt):
+        asked[prompt] += 1
+        wavers = shown.match(prompt) and asked[prompt] == 2
+        return other if wavers else "[[B]]"
+
+    shown = re.compile(r".*<answer_A>\n42\n.*<answer_B>\nThe answer is 43", re.DOTALL)
+    with RewardServer("openai", judge=judge) as server:
+        code, findings, document = checked(server, "openai-judge", tokenizer=None, max_length=None)
+    assert (code, list(findings)) == (3, ["wavers"])
+    found, n = findings["wavers"], document["conversations"]
+    assert found["number"] == pytest.approx(1 / n)
+    assert f"1 of {n} verdicts come out differently, {unreadable} of these" in found["what"]
+    assert "moves-with-batch" in document["inapplicable"]
+    assert "random-head" not in {*document["clean"], *document["inapplicable"]}
+
+
+def test_a_judge_whose_server_fails_at_the_second_asking_is_no_judge_that_wavers(
+    checked, tmp_path, capsys
+):
+    def broken(texts, times):
+        return "html" if times and any("<answer_A>\n42\n" in text for text in texts) else None
+
+    with RewardServer("openai", misbehave=broken) as server:
+        (tmp_path / "evalkit.toml").write_text(
+            toml(endpoint=server.url, dialect="openai-judge", model=MODEL, revision="r1")
+        )
+        assert run(["reward-models", "check", "served"]) == 6
+    assert "the server failed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dialect", sorted({*KINDS} - {"sglang-classify", "openrlhf"}))

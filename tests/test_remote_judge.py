@@ -61,6 +61,8 @@ def declared(folder, server, **keys):
         ("Because.\n\n[[B]]", -judge.SURE),
         ("**[[C]]**\n\n", 0.0),
         ("[[A]] at first, but then\nVerdict: [[B]].", -judge.SURE),
+        ("So.\n### **Final verdict**: **[[A]]**", judge.SURE),
+        ("> _verdict:_ (`[[C]]`)!", 0.0),
     ],
 )
 def test_the_last_line_is_the_verdict(text, expected):
@@ -69,7 +71,27 @@ def test_the_last_line_is_the_verdict(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\n", None, 7, "A", "[[D]]", "[A]", "[[a]]", "[[A]] or [[B]]", "[[A]]\nI am not sure."],
+    [
+        "",
+        "\n",
+        None,
+        7,
+        "A",
+        "[[D]]",
+        "[A]",
+        "[[a]]",
+        "[[A]] or [[B]]",
+        "[[A]]\nI am not sure.",
+        "It is certainly not [[A]].",
+        "Reasons.\nBetter than [[B]]",
+        "Verdict: not [[A]]",
+        "[[A]] [[B]]",
+        "[[C]]?",
+        "≠ [[A]]",
+        "~~[[A]]~~",
+        "Tentative verdict: [[A]]",
+        "verdict [[A]]",
+    ],
 )
 def test_anything_else_is_no_verdict(text):
     with pytest.raises(UnreadableError, match="unreadable verdict"):
@@ -266,6 +288,28 @@ def test_a_judge_without_bias_shows_none_and_one_that_only_looks_at_places_shows
         assert found.overall.estimates["win_rate"].value == rate
         ties = found.overall.ties
         assert ties == (0 if share == 0.5 else 40)  # orders that contradict each other
+
+
+def test_how_far_an_order_moves_verdicts_does_not_cancel_among_the_answers_of_a_prompt(
+    tmp_path, store
+):
+    two_sets(tmp_path, 3)
+    rows = [json.loads(x) for x in (tmp_path / "ours.jsonl").read_text().splitlines()]
+    more = [{**row, "index": 1, "completion": row["completion"] + "!"} for row in rows]
+    (tmp_path / "ours.jsonl").write_text(
+        "".join(json.dumps({"index": 0, **row}) + "\n" for row in [*rows, *more])
+    )
+
+    # the first place decides for one of the two answers, the second place for the other
+    def place(prompt):
+        return "[[B]]" if any(text.endswith("!") for text in shown(prompt)) else "[[A]]"
+
+    with RewardServer("openai", judge=place) as server:
+        found = compared(tmp_path, declared(tmp_path / "w", server), store)
+    assert found.first_shown.value == 0.5
+    assert found.table.order_gap.tolist() == [0, 0, 0]
+    assert found.table.order_shift.tolist() == [1, 1, 1]
+    assert any("its probability moves by 1.00 on average" in n for n in found.notices)
 
 
 def test_unreadable_verdicts_are_counted_apart_from_other_failures(tmp_path, store):

@@ -15,6 +15,7 @@ from evalkit.data import CompletionSet, Message, Prompt, Rewards
 from evalkit.pairing import TieRule, pair
 from evalkit.report import comparisons as report
 from evalkit.report import tables
+from evalkit.report.layout import escape
 from evalkit.reward_models.families import family
 from evalkit.reward_models.spec import RewardModelSpec
 
@@ -91,6 +92,26 @@ def test_texts_are_shown_verbatim_with_hidden_characters_made_visible(page):
         assert hostile in text
     assert "a\\u202eb\\u200bc\\u2028d\\u001b[31me\\u0000f" in text
     assert not re.search("[\u202e\u200b\x1b\x00]", page)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("~~~ pwned", r"\~\~\~ pwned"),
+        ("- pwned", r"\- pwned"),
+        (" + pwned", r" \+ pwned"),
+        ("---", r"\---"),
+        ("- - -", r"\- - -"),
+        ("12. pwned", r"12\. pwned"),
+        ("1) pwned", r"1\) pwned"),
+        ("-0.5 to 1. A", "-0.5 to 1. A"),
+        ("1.5", "1.5"),
+        ("--flag", r"\--flag"),
+        ("a - b + c", "a - b + c"),
+    ],
+)
+def test_a_line_of_markdown_begins_no_block(text, shown):
+    assert escape(text) == shown
 
 
 def test_an_unescaped_page_would_be_caught():

@@ -314,6 +314,7 @@ def _cautions(scored: _Scored, kept: Mapping[str, int]) -> list[str]:
         outcome=unknown,
         probability=unknown,
         order_gap=unknown,
+        order_shift=unknown,
         checkpoint_tokens=unknown,
         reference_tokens=unknown,
         truncated=0,

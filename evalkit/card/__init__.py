@@ -31,6 +31,7 @@ from evalkit.reward_models import RewardModel
 from evalkit.reward_models.lookup import stated
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import Load, RunSettings, Scored, noise, score, throughput
+from evalkit.scoring.noise import Noise
 from evalkit.sets import NamedSet
 from evalkit.signature import signature_line
 from evalkit.statistics.intervals import Estimate, mean
@@ -96,7 +97,11 @@ def measure(
     accuracies = _accuracies(reward_model, suites, store, options, settings)
     sources = tuple(_source(one) for one in sets)
     rows = _rows(answers, items, scored)
-    band = noise.measure(reward_model, again, seed=options.seed, load=lambda *_, **__: loaded())
+    noisy = (
+        None
+        if _is_paid(reward_model)
+        else noise.measure(reward_model, again, seed=options.seed, load=lambda *_, **__: loaded())
+    )
     columns, alone, position = _columns(reward_model, answers, scored, options.level)
     return Card(
         reward_model=reward_model,
@@ -104,15 +109,15 @@ def measure(
         sources=sources,
         rows=rows,
         rewards=quantiles(np.array(sorted(row.reward for row in scored.rewards.values()))),
-        same_prompt=_same_prompt(columns, band.band, options.level),
+        same_prompt=_same_prompt(columns, noisy, options.level),
         alone=alone,
         position=position,
         system_turn=_system_turn(loaded(), pairwise=reward_model.is_pairwise),
-        noise=band,
+        noise=noisy,
         throughput=throughput.measure(
             reward_model, loaded(), again, batch_tokens=settings.batch_tokens
         )
-        if options.throughput
+        if options.throughput and not _is_paid(reward_model)
         else None,
         calibration=calibration,
         accuracies=accuracies,
@@ -120,6 +125,11 @@ def measure(
         options=options,
         signature=_signature(reward_model, sources, rows, options),
     )
+
+
+def _is_paid(spec: RewardModelSpec) -> bool:
+    """Whether every repeat is a request that somebody pays for, as of a judge."""
+    return spec.family.kind == "judge"
 
 
 def _check_pairs(spec: RewardModelSpec, options: Options) -> None:
@@ -177,7 +187,7 @@ def _columns(
     return same_prompt_margins(rewards, tokens), alone, None
 
 
-def _same_prompt(columns: Margins, band: float, level: float) -> SamePrompt:
+def _same_prompt(columns: Margins, noisy: Noise | None, level: float) -> SamePrompt:
     size = np.abs(columns.margin)
     unequal = columns.difference != 0
     won = outcomes(np.sign(columns.difference) * columns.margin)
@@ -190,7 +200,9 @@ def _same_prompt(columns: Margins, band: float, level: float) -> SamePrompt:
         prompts=len(np.unique(columns.prompt)),
         size=quantiles(size),
         tied=share((size == 0).astype(np.float64), columns.prompt),
-        within_noise=share((size <= band).astype(np.float64), columns.prompt),
+        within_noise=share((size <= noisy.band).astype(np.float64), columns.prompt)
+        if noisy
+        else None,
         longer=share(won[unequal], columns.prompt[unequal]),
     )
 
@@ -300,7 +312,7 @@ def _signature(
         "n": rows.items - sum(rows.unscored.values()),
         "unscored": sum(rows.unscored.values()),
         "truncated": rows.truncated,
-        "noise_rows": options.noise_rows,
+        "noise_rows": 0 if _is_paid(spec) else options.noise_rows,
         "pairs": Path(options.pairs).name if options.pairs else "",
         "suites": tuple(name for name, _ in options.suites),
         "ci": f"logit-t,betting,t;{options.level!r}",

@@ -29,7 +29,7 @@ class Options:
             is the data.
         pairs: Labelled pairs, for accuracy and calibration; None for neither.
         suites: Suites for accuracy, each with the place its rows are read from; empty for its own.
-        noise_rows: Conversations scored again for noise and throughput, at most.
+        noise_rows: Conversations scored again for noise and throughput, at most; none by a judge.
         throughput: Whether to time them, which no rerun repeats.
         level: Nominal coverage of the intervals, in (0, 1).
         seed: Of the shuffled batches and of the calibration.
@@ -107,7 +107,8 @@ class SamePrompt:
         prompts: Prompts they are of.
         size: Of |margin|; None without pairs.
         tied: Share of margins of exactly 0.
-        within_noise: Share of margins no larger than the noise band, those of 0 among them.
+        within_noise: Share of margins no larger than the noise band, those of 0 among them; None
+            where that was not measured.
         longer: How often the longer of two completions of unequal length has the higher reward, a
             tie counting one half; longer in tokens, or for a pair-preference model in characters.
     """
@@ -116,7 +117,7 @@ class SamePrompt:
     prompts: int
     size: Quantiles | None
     tied: Estimate
-    within_noise: Estimate
+    within_noise: Estimate | None
     longer: Estimate
 
 
@@ -164,8 +165,9 @@ class Card:
         alone: What single ones say; None for a pair-preference model.
         position: What the order of a pair does; None for any other.
         system_turn: What becomes of a system turn, tried on one conversation.
-        noise: How far rewards of one conversation lie apart.
-        throughput: None if it was not asked for.
+        noise: How far rewards of one conversation lie apart; None of a judge, of which every repeat
+            is a paid request.
+        throughput: None if it was not asked for, and of a judge.
         calibration: Of labelled pairs; None without, or for a pair-preference model.
         accuracies: A suite and its table, for each asked for.
         notices: What a reader must know.
@@ -183,7 +185,7 @@ class Card:
     alone: Alone | None
     position: Position | None
     system_turn: SystemTurn
-    noise: Noise
+    noise: Noise | None
     throughput: Throughput | None
     calibration: Calibration | None
     accuracies: tuple[tuple[Suite, AccuracyTable], ...]

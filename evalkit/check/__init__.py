@@ -14,9 +14,10 @@ from evalkit import reward_models
 from evalkit.check import rewards, tokens
 from evalkit.check.probes import probe_conversations
 from evalkit.check.result import Checked, Finding, Inapplicable
-from evalkit.check.subject import Subject, rewards_of, subject_of
+from evalkit.check.subject import Baseline, Subject, rewards_of, subject_of, verdicts_of
 from evalkit.data import Messages
 from evalkit.errors import RefusedModelError
+from evalkit.reward_models import RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import Load
 
@@ -36,6 +37,7 @@ CHECKS: Mapping[str, Callable[[Subject], Finding | Inapplicable | None]] = {
     "squashed": rewards.squashed,
 }
 RELOADED = "random-head"
+ASKED_AGAIN = "wavers"  # of a judge, in place of RELOADED
 # What the number of a refusal to load is, where it is no change of a reward.
 UNITS = {
     RELOADED: "faults of tensors",
@@ -75,7 +77,7 @@ def check(
     del model, subject
     gc.collect()  # the device may have room for one at a time
     again = load(spec, device=device)
-    found[RELOADED] = rewards.random_head(base, rewards_of(again, again.render(base.items)))
+    found |= _again(base, again)
     return Checked(
         name=spec.name,
         findings=tuple(f for f in found.values() if isinstance(f, Finding)),
@@ -85,6 +87,14 @@ def check(
         pairs=base.verdicts,
         unscored=base.unscored,
     )
+
+
+def _again(base: Baseline, model: RewardModel) -> dict[str, Finding | None]:
+    """What a second load, or a judge's second answer, shows."""
+    rows = model.render(base.items)
+    if base.spec.family.kind == "judge":
+        return {ASKED_AGAIN: rewards.wavers(base, verdicts_of(model, rows))}
+    return {RELOADED: rewards.random_head(base, rewards_of(model, rows))}
 
 
 def of_refusal(name: str, error: RefusedModelError) -> Checked:

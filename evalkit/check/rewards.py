@@ -25,6 +25,8 @@ CUT = {
 
 def moves_with_batch(subject: Subject) -> Finding | Inapplicable | None:
     """Rewards that depend on the rows beside them: batches of 8, as given and shuffled."""
+    if subject.spec.family.kind == "judge":
+        return Inapplicable("each verdict is a request of its own; see wavers")
     orders = [np.arange(len(subject.rows)), np.random.default_rng(0).permutation(len(subject.rows))]
     shifts = [
         subject.shift(rewards_of(subject.model, subject.rows, batch=BATCH, order=order.tolist()))
@@ -190,4 +192,26 @@ def random_head(subject: Baseline, again: FloatArray) -> Finding | None:
         shift.delta,
         MOVED,
         "fetch the checkpoint again and load every tensor of it; score in evaluation mode",
+    )
+
+
+def wavers(subject: Baseline, again: FloatArray) -> Finding | None:
+    """Verdicts of a judge that are others when it is asked again.
+
+    Args:
+        subject: The first verdicts.
+        again: (N,) the second ones, NaN where one cannot be read.
+    """
+    unreadable = int(np.isnan(again).sum())
+    changed = int(np.sum(again != subject.alone))  # NaN is unequal to every verdict
+    if not changed:
+        return None
+    of = count(len(again), "verdict")
+    return Finding(
+        "wavers",
+        f"asked again, {changed} of {of} come out differently, {unreadable} of these unreadable",
+        changed / len(again),
+        "share of verdicts that change",
+        "its server is not deterministic at temperature 0: read no difference of this size out of "
+        "its verdicts; each is asked for once and kept",
     )

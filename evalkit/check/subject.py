@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from evalkit.check.probes import ordered_pairs, verdicts
-from evalkit.data import FloatArray, Item, Messages, Pair
+from evalkit.data import UNREADABLE, FloatArray, Item, Messages, Pair
 from evalkit.errors import MissingError
 from evalkit.reward_models import Rendered, RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
@@ -158,13 +158,28 @@ def rewards_of(
         MissingError: One has none now.
     """
     found, failed = _score(model, rows, batch, order)
+    _check_scored(failed)
+    return found
+
+
+def verdicts_of(model: RewardModel, rows: Sequence[Rendered]) -> FloatArray:
+    """(N,) what a judge says of ordered pairs; NaN where its verdict cannot be read.
+
+    Raises:
+        MissingError: One has none for another reason.
+    """
+    found, failed = _score(model, rows, BATCH)
+    _check_scored([why for why in failed if not why.startswith(UNREADABLE)])
+    return found
+
+
+def _check_scored(failed: Sequence[str]) -> None:
     if failed:
         raise MissingError(
             "a conversation that has a reward alone has none in another batch or form",
             where=failed[0],
             fix="see `evalkit reward-models show` for its limits",
         )
-    return found
 
 
 def _score(

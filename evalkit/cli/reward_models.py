@@ -186,12 +186,13 @@ def _conversations(session: Session, source: str, chosen: dict[str, Any]) -> lis
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="Scored again for noise and throughput, at most.",
+    help="Scored again for noise and throughput, at most; none by a judge.",
 )
 @click.option(
     "--throughput/--no-throughput",
     default=True,
-    help="Time the forward passes; without, the same command writes the same bytes. [on]",
+    help="Time the forward passes, or the requests to a server, but not to a judge; without, the "
+    "same command writes the same bytes. [on]",
 )
 @level_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

@@ -209,6 +209,7 @@ def _notices(
         tables[0],
         prompt_id=prompt_ids,
         order_gap=np.concatenate([table.order_gap for table in tables]),
+        order_shift=np.concatenate([table.order_shift for table in tables]),
         truncated=truncated,
         unmatched=Unmatched(),
     )

@@ -94,5 +94,6 @@ def guard(value: object) -> object:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown leaves as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", text)
+    """A line of text that Markdown leaves as it is, even if it begins as a list or a rule does."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>|#!~])", r"\\\1", text)
+    return re.sub(r"^(\s*(?=[-+])|\s*\d+(?=[.)]))(.)(?=[-+\s]|$)", r"\1\\\2", escaped)

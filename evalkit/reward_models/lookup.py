@@ -105,9 +105,11 @@ class Stated(NamedTuple):
 def stated(spec: RewardModelSpec) -> Stated:
     """What a reward model's own card.toml states, else what is known of it if it is published.
 
-    A published model is told by its id on the Hub, so not under a name of evalkit.toml.
+    A served one has no files here, and a card.toml beside its tokenizer or evalkit.toml is of
+    something else. A published model is told by its id on the Hub, so not under a name of
+    evalkit.toml.
     """
-    card = own_card(spec.path) if spec.path != Path() else {}
+    card = own_card(spec.path) if spec.path != Path() and spec.endpoint is None else {}
     match = HUB_ID.fullmatch(spec.name)
     known = published().get(match["repo"]) if match else None
     return Stated(

@@ -22,7 +22,8 @@ class Throughput:
     Attributes:
         conversations: Scored, each once.
         tokens: Of these, template included, padding not.
-        seconds: What the forward passes took.
+        seconds: What the forward passes took; of a served reward model the requests, network and
+            waiting among them.
         hardware: What they ran on, in words; of a served reward model its server.
     """
 
@@ -49,7 +50,7 @@ def measure(
     *,
     batch_tokens: int | None = None,
 ) -> Throughput:
-    """Time the forward passes of some conversations (or ordered pairs), batched as scoring does.
+    """Time the scoring of some conversations (or ordered pairs), batched as scoring does.
 
     Args:
         spec: The reward model.

@@ -52,7 +52,7 @@ def document(card: Card) -> dict[str, Any]:
             "slope": asdict(card.alone.slope),
         },
         "position": card.position and asdict(card.position),
-        "noise": asdict(card.noise),
+        "noise": card.noise and asdict(card.noise),
         "throughput": card.throughput and asdict(card.throughput),
         "calibration": card.calibration and calibration.document(card.calibration),
         "accuracies": [of_table(table, suite.credit) for suite, table in card.accuracies],

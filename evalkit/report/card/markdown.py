@@ -16,6 +16,7 @@ from evalkit.statistics.reward_scale import QUANTILES, Quantiles
 from evalkit.suites import Suite
 from evalkit.text import count, printable
 
+PAID = "every repeat is a paid request"
 NO_FIT = "a fit of the cross-validation has no temperature"
 HEAD = ("measure", "value", "n", "how it was measured")
 Line = tuple[str, str, str, str]
@@ -105,12 +106,12 @@ def _ties(card: Card) -> Iterator[Line]:
     noise, pairs = card.noise, card.same_prompt
     n = f"{count(pairs.pairs, 'pair')}, {count(pairs.prompts, 'prompt')}"
     every = "every two different completions of a prompt"
+    where = "by its server" if card.reward_model.endpoint else "on the machine that wrote this card"
     yield (
         "batch noise",
-        f"at most {noise.band:.2g}",
-        count(noise.conversations, "item"),
-        "widest range of one item's rewards: alone, and twice in shuffled batches of 8, on the "
-        "machine that wrote this card",
+        f"at most {noise.band:.2g}" if noise else f"not measured: {PAID}",
+        count(noise.conversations if noise else 0, "item"),
+        "widest range of one item's rewards: alone, and twice in shuffled batches of 8, " + where,
     )
     yield (
         "tie rate, exact",
@@ -118,12 +119,13 @@ def _ties(card: Card) -> Iterator[Line]:
         n,
         f"{every}; margin of exactly 0; {_interval(pairs.tied)}",
     )
-    yield (
-        "tie rate, within the noise",
-        _rate(pairs.within_noise),
-        n,
-        f"{every}; margin no larger than the batch noise; {_interval(pairs.within_noise)}",
-    )
+    if pairs.within_noise is not None:
+        yield (
+            "tie rate, within the noise",
+            _rate(pairs.within_noise),
+            n,
+            f"{every}; margin no larger than the batch noise; {_interval(pairs.within_noise)}",
+        )
     if pairs.size is not None:
         middle = pairs.size.at[QUANTILES.index(0.5)]
         yield ("median margin", _number(middle), n, f"{every}; size of the margin")
@@ -243,15 +245,22 @@ def _rows(card: Card) -> Iterator[Line]:
 
 def _throughput(card: Card) -> list[str]:
     t = card.throughput
+    if t is None and card.reward_model.family.kind == "judge":
+        return [f"Not measured: {PAID}."]
     if t is None:
         return ["Not measured: left out, so that the same command writes the same bytes."]
+    timed = (
+        "requests from here, network and waiting among them"
+        if card.reward_model.endpoint
+        else "forward passes alone, padding not counted"
+    )
     per = "item" if card.reward_model.is_pairwise else "conversation"
     return [
         *_table(
             [
                 (f"{_read(card)}s per second", f"{t.tokens_per_second:,.0f}",
                  count(t.tokens, _read(card)),
-                 f"forward passes alone, padding not counted; {t.hardware}"),
+                 f"{timed}; {t.hardware}"),
                 (f"{per}s per second", f"{t.conversations_per_second:.3g}",
                  count(t.conversations, per), f"likewise, {t.seconds:.2f} s in all"),
             ]
@@ -269,7 +278,7 @@ def _limits(card: Card) -> Iterator[str]:
     )
     if spec.family.note:
         yield spec.family.note
-    if spec.dtype != "float32":
+    if spec.dtype != "float32" and card.noise:
         yield f"Rewards in {spec.dtype} depend on the batch; see the batch noise."
     if card.calibration is None and spec.family.output == "bradley-terry":
         yield "Its win probability σ(m) is not calibrated here."

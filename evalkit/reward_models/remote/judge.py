@@ -29,7 +29,11 @@ NAME = "openai-judge"
 PATH = "/v1/chat/completions"
 SURE = 1000.0
 VERDICTS: Mapping[str, float] = {"A": SURE, "B": -SURE, "C": 0.0}
-MARK = re.compile(r"\[\[([ABC])\]\]")
+# Whatever else the line says may deny or weigh the mark in it ("certainly not [[A]]").
+VERDICT = re.compile(
+    r"[\s*_`#>(\"'-]*((?i:(final\s+)?verdict)[\s*_`]*:[\s*_`(\"']*)?"
+    r"\[\[(?P<mark>[ABC])\]\][\s*_`.!)\"']*"
+)
 LETTER = re.compile(r"[\W_]*([ABC])[\W_]*")
 PROMPT = """\
 Below are a conversation and two candidate answers to its last message. Decide which answer serves
@@ -153,17 +157,18 @@ def verdict(text: object) -> float:
     """The log-odds of the answer shown first, from what a judge wrote.
 
     Args:
-        text: Its last line must hold exactly one of [[A]], [[B]], [[C]].
+        text: Its last line must hold nothing but one of [[A]], [[B]], [[C]], after "Verdict:" or
+            "Final verdict:" or not, and with Markdown's emphasis or a full stop around it or not.
 
     Raises:
         UnreadableError: It does not.
     """
     lines = [line for line in text.splitlines() if line.strip()] if isinstance(text, str) else []
-    marks = MARK.findall(lines[-1]) if lines else []
-    if len(marks) != 1:
+    found = VERDICT.fullmatch(lines[-1]) if lines else None
+    if not found:
         shown = clip(lines[-1].strip()) if lines else "nothing"
         raise UnreadableError(f"{UNREADABLE}: the judge's last line is {shown}")
-    return VERDICTS[marks[0]]
+    return VERDICTS[found["mark"]]
 
 
 def letter(text: object) -> float:
