@@ -266,7 +266,7 @@ def test_resample_key_depends_on_id_and_seed_alone():
 def test_columns_are_read_only():
     table = pair(side("ckpt", SHARED), side("refs", SHARED), ties=HALF)
     columns = [v for f in fields(table) if hasattr(v := getattr(table, f.name), "flags")]
-    assert len(columns) == 9
+    assert len(columns) == 10
     assert not any(column.flags.writeable for column in columns)
 
 
