@@ -81,6 +81,26 @@ def test_runs_in_other_processes_orders_and_workspaces_give_the_same_bytes(run, 
     assert run(*arguments, folder=other).stdout == together.stdout
 
 
+def test_rewards_that_came_as_a_pack_pair_as_if_they_were_scored_here(run, workspace):
+    added = evalkit(
+        workspace, "--no-progress", "refs", "add", "packed", "r.jsonl", "--rm", "demo-rm"
+    )
+    assert added.returncode == 0, added.stderr
+    together = run("-m", "ckpt_*", "-r", "packed", "--json")
+    assert together.returncode == 0, together.stderr
+    run("-m", "ckpt_1", "-m", "ckpt_3", "-r", "packed", "--history", "packed.jsonl")
+    other = make(workspace.parent / "three")
+    shutil.copytree(workspace / "reference_cache", other / "reference_cache")
+    shutil.copy(workspace / "packed.jsonl", other)
+    arguments = ("-m", "ckpt_4", "-m", "ckpt_2", "-r", "packed", "--history", "packed.jsonl")
+    second = run(*arguments, "--json", folder=other)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout == together.stdout
+    with contextlib.closing(sqlite3.connect(other / ".evalkit" / "store.db")) as store:
+        # two checkpoints of 24 answers; those of the reference were never scored here
+        assert store.execute("SELECT count(*) FROM reward").fetchone() == (48,)
+
+
 def test_every_format_is_written_and_the_same_again(run, workspace):
     outputs = [part for name in FILES for part in ("-o", name)]
     done = run("-m", "ckpt_*", *outputs)
