@@ -14,6 +14,7 @@ from evalkit.cli.shared import (
     Session,
     level_option,
     output_options,
+    present,
     refuse_overwriting,
     reward_models_options,
     tell_store,
@@ -100,11 +101,7 @@ def accuracy(context: Context, /, suite: str, outputs: tuple[Path, ...], **chose
         raise InputError("two outputs have one name", fix="give each a file of its own")
     options = Options(**{name: chosen[name] for name in ("tie", "level", "seed", "partial")})
     found = _run(context, suite, chosen, options)
-    text = report.to_json(found).decode() if chosen["as_json"] else report.to_text(found)
-    click.echo(text, nl=False)
-    for path in outputs:
-        report.write(found, path)
-        click.echo(f"wrote {path}", err=True)
+    present(report, found, outputs, as_json=chosen["as_json"])
     for kind, file in written:
         data = exports(found, kind, date, organization=chosen["organization"])
         write_atomic(Path(file), data)

@@ -13,6 +13,7 @@ from evalkit.cli.shared import (
     level_option,
     missing_option,
     output_options,
+    present,
     refuse_overwriting,
     reward_model_options,
     tell_store,
@@ -75,13 +76,7 @@ def best_of_n(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> 
         level=chosen["level"],
     )
     found = _run(context, chosen, options)
-    if chosen["as_json"]:
-        click.echo(report.to_json(found).decode(), nl=False)
-    else:
-        click.echo(report.to_text(found), nl=False)
-    for path in outputs:
-        report.write(found, path)
-        click.echo(f"wrote {path}", err=True)
+    present(report, found, outputs, as_json=chosen["as_json"])
 
 
 def _run(context: Context, chosen: dict[str, Any], options: Options) -> BestOfN:

@@ -14,6 +14,7 @@ from evalkit.cli.demands import demand_options, demands
 from evalkit.cli.github import tell_github
 from evalkit.cli.shared import (
     output_options,
+    present,
     refuse_overwriting,
 )
 from evalkit.errors import InputError
@@ -51,11 +52,7 @@ def gate(result: Path, policy: Path | None, outputs: tuple[Path, ...], **chosen:
         refuse_overwriting(path, [str(result), *([str(policy)] if policy else [])])
     asked = policy_of_gate({**chosen, "policy": policy})
     verdict = judge(read_result(result), asked)
-    text = report.to_json(verdict).decode() if chosen["as_json"] else report.to_text(verdict)
-    click.echo(text, nl=False)
-    for path in outputs:
-        report.write(verdict, path)
-        click.echo(f"wrote {path}", err=True)
+    present(report, verdict, outputs, as_json=chosen["as_json"])
     tell_github(verdict, asked=chosen["github"])
     return verdict.exit_code
 

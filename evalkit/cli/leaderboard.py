@@ -14,6 +14,7 @@ from evalkit.cli.shared import (
     missing_option,
     model_and_ref_options,
     output_options,
+    present,
     refuse_overwriting,
     refuse_reward_options,
     reward_model_options,
@@ -68,11 +69,7 @@ def leaderboard(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -
         board = _of_verdicts(chosen, options)
     else:
         board = _of_rewards(Session(context, chosen), chosen, options)
-    text = report.to_json(board).decode() if chosen["as_json"] else report.to_text(board)
-    click.echo(text, nl=False)
-    for path in outputs:
-        report.write(board, path)
-        click.echo(f"wrote {path}", err=True)
+    present(report, board, outputs, as_json=chosen["as_json"])
 
 
 def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> Leaderboard:

@@ -20,6 +20,7 @@ from evalkit.cli.shared import (
     missing_option,
     model_and_ref_options,
     output_options,
+    present,
     refuse_overwriting,
     tie_rule,
     ties_option,
@@ -148,11 +149,7 @@ def _before(context: Context, chosen: dict[str, Any]) -> None:
             store,
             options=options,
         )
-    text = report.to_json(found).decode() if chosen["as_json"] else report.to_text(found)
-    click.echo(text, nl=False)
-    for path in chosen["outputs"]:
-        report.write(found, path)
-        click.echo(f"wrote {path}", err=True)
+    present(report, found, chosen["outputs"], as_json=chosen["as_json"])
 
 
 def _after(context: Context, chosen: dict[str, Any]) -> None:
@@ -168,11 +165,7 @@ def _after(context: Context, chosen: dict[str, Any]) -> None:
     session = Session(context, chosen)
     with session.open_store() as store:
         found = settle(read_result(result), asked, session.workspace, store)
-    text = report.to_json(found).decode() if chosen["as_json"] else report.to_text(found)
-    click.echo(text, nl=False)
-    for path in chosen["outputs"]:
-        report.write(found, path)
-        click.echo(f"wrote {path}", err=True)
+    present(report, found, chosen["outputs"], as_json=chosen["as_json"])
 
 
 def _numbers(chosen: Mapping[str, Any], name: str) -> tuple[int, ...]:

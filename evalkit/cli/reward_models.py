@@ -16,6 +16,7 @@ from evalkit.cli.shared import (
     device_option,
     level_option,
     output_options,
+    present,
     refuse_overwriting,
     refuse_pairwise,
     reward_model_options,
@@ -130,12 +131,7 @@ def check(context: Context, /, name: str, outputs: tuple[Path, ...], **chosen: A
         report.check_output(path)
         refuse_overwriting(path, [chosen["data"]] if chosen["data"] else [])
     found = _checked(Session(context, {**chosen, "reward_model": name}), name, chosen)
-    click.echo(
-        report.to_json(found).decode() if chosen["as_json"] else report.to_text(found), nl=False
-    )
-    for path in outputs:
-        report.write(found, path)
-        click.echo(f"wrote {path}", err=True)
+    present(report, found, outputs, as_json=chosen["as_json"])
     return found.exit_code
 
 

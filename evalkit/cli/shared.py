@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 OF_REWARDS = (
     "reward_model", "family", "parameters", "dtype", "max_length", "overlong", "benchmark",
 )  # fmt: skip
+
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Report(Protocol[T_contra]):
+    """What lays a result out, a module of `evalkit.report`."""
+
+    def to_json(self, result: T_contra, /) -> bytes:
+        """The result as JSON."""
+
+    def to_text(self, result: T_contra, /) -> str:
+        """The result for a terminal."""
+
+    def write(self, result: T_contra, path: Path, /) -> None:
+        """The result as the path's suffix says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +134,17 @@ def output_options(suffixes: str) -> Callable[[Callable[..., Any]], Callable[...
         click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table."),
     ]
     return lambda command: with_options(options, command)
+
+
+def present(
+    report: Report[T_contra], result: T_contra, outputs: Iterable[Path], *, as_json: bool
+) -> None:
+    """Print a result as `output_options` ask for it, and write every output."""
+    text = report.to_json(result).decode() if as_json else report.to_text(result)
+    click.echo(text, nl=False)
+    for path in outputs:
+        report.write(result, path)
+        click.echo(f"wrote {path}", err=True)
 
 
 def with_options(

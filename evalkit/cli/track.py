@@ -20,6 +20,7 @@ from evalkit.cli.shared import (
     level_option,
     missing_option,
     output_options,
+    present,
     refuse_overwriting,
     reward_models_options,
     tell_store,
@@ -114,14 +115,10 @@ def track(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> int:
     found = run(comparisons, history=chosen["history"], options=options)
     if demanded:
         found = replace(found, verdict=judge(report.document(found), demanded))
-    text = report.to_json(found).decode() if chosen["as_json"] else report.to_text(found)
-    click.echo(text, nl=False)
+    present(report, found, outputs, as_json=chosen["as_json"])
     if found.stored:
         said = f"{count(len(found.stored), 'checkpoint')} from {chosen['history']} alone"
         click.echo(said, err=True)
-    for path in outputs:
-        report.write(found, path)
-        click.echo(f"wrote {path}", err=True)
     if found.verdict:
         click.echo(to_text(found.verdict), nl=False, err=True)
         tell_github(found.verdict, asked=chosen["github"])

@@ -34,13 +34,14 @@ def figure(plan: Plan) -> Figure:
         for d in plan.designs:
             k, r = o.completions.index(d.completions), o.references.index(d.references)
             colour, marker = STYLES[k % len(STYLES)]
-            line = {
-                "color": colour,
-                "linestyle": DASHES[r % len(DASHES)],
-                "linewidth": 1.3 + k // len(STYLES),
-            }
-            label = f"{d.completions} × {d.references}"
-            axes.plot(plan.grid, [100 * x for x in d.curve], label=label, **line)  # type: ignore[arg-type]
+            axes.plot(
+                plan.grid,
+                [100 * x for x in d.curve],
+                label=f"{d.completions} × {d.references}",
+                color=colour,
+                linestyle=DASHES[r % len(DASHES)],
+                linewidth=1.3 + k // len(STYLES),
+            )
             axes.plot([d.prompts], [100 * o.detect], marker=marker, color=colour, markersize=5)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))

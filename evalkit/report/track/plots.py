@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -81,12 +82,12 @@ def _draw_curve(axes: Axes, curve: Curve, metric: str) -> None:
 
 def _mark(
     axes: Axes, steps: Sequence[int], values: Sequence[float], at: Sequence[int], label: str,
-    **style: object,
+    **style: Any,
 ) -> None:  # fmt: skip
     """Markers at some of the checkpoints, named in the legend if there are any."""
     if at:
         x, y = [steps[t] for t in at], [values[t] for t in at]
-        axes.plot(x, y, linestyle="none", label=label, **style)  # type: ignore[arg-type]
+        axes.plot(x, y, linestyle="none", label=label, **style)
 
 
 def _draw_monitor(axes: Axes, monitor: Monitor, steps: Sequence[int]) -> None:

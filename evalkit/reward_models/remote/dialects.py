@@ -39,6 +39,14 @@ class Served(NamedTuple):
     problem: str = ""
 
 
+class Request(NamedTuple):
+    """What is asked: which model, which rows, and whether their raw scores."""
+
+    model: str
+    rows: Sequence[Rendered]
+    raw: bool
+
+
 @dataclass(frozen=True)
 class Dialect:
     """One server's way of being asked.
@@ -48,7 +56,7 @@ class Dialect:
         title: For people.
         path: Where rows are sent.
         reads: Token ids, a text, or a question and an answer that the server encodes as a pair.
-        body: (model, rows, whether raw scores are asked for) -> the request.
+        body: The JSON of a request.
         scores: (reply, number of rows, label) -> a number for each row, in their order.
         text_as_read: What the server makes of a text before it tokenises it.
         special: Whether it then adds its tokenizer's special tokens.
@@ -63,7 +71,7 @@ class Dialect:
     title: str
     path: str
     reads: Reads
-    body: Callable[[str, Sequence[Rendered], bool], Body]
+    body: Callable[[Request], Body]
     scores: Callable[[Any, int, str], list[float]]
     raw: str
     text_as_read: Callable[[str, Any], str] = lambda text, _: text
@@ -90,41 +98,42 @@ def dialects() -> dict[str, Dialect]:
 # Requests
 
 
-def _vllm_pooling(model: str, rows: Sequence[Rendered], raw: bool) -> Body:  # noqa: FBT001
-    ids = [row.ids for row in rows]
-    return {"model": model, "input": ids, "task": "classify", "use_activation": not raw}
+def _vllm_pooling(ask: Request) -> Body:
+    ids = [row.ids for row in ask.rows]
+    return {"model": ask.model, "input": ids, "task": "classify", "use_activation": not ask.raw}
 
 
-def _vllm_classify(model: str, rows: Sequence[Rendered], raw: bool) -> Body:  # noqa: FBT001
-    texts = [row.texts[0] for row in rows]
-    options = {"use_activation": not raw, "add_special_tokens": False}
-    return {"model": model, "input": texts, **options}
+def _vllm_classify(ask: Request) -> Body:
+    texts = [row.texts[0] for row in ask.rows]
+    options = {"use_activation": not ask.raw, "add_special_tokens": False}
+    return {"model": ask.model, "input": texts, **options}
 
 
-def _sglang(model: str, rows: Sequence[Rendered], _: bool) -> Body:  # noqa: FBT001
-    return {"model": model, "input_ids": [row.ids for row in rows]}
+def _sglang(ask: Request) -> Body:
+    return {"model": ask.model, "input_ids": [row.ids for row in ask.rows]}
 
 
-def _tei_predict(_: str, rows: Sequence[Rendered], raw: bool) -> Body:  # noqa: FBT001
-    return {"inputs": [list(row.texts) for row in rows], "raw_scores": raw, "truncate": False}
+def _tei_predict(ask: Request) -> Body:
+    inputs = [list(row.texts) for row in ask.rows]
+    return {"inputs": inputs, "raw_scores": ask.raw, "truncate": False}
 
 
-def _tei_rerank(_: str, rows: Sequence[Rendered], raw: bool) -> Body:  # noqa: FBT001
-    query, texts = rows[0].texts[0], [row.texts[1] for row in rows]
-    return {"query": query, "texts": texts, "raw_scores": raw, "truncate": False}
+def _tei_rerank(ask: Request) -> Body:
+    query, texts = ask.rows[0].texts[0], [row.texts[1] for row in ask.rows]
+    return {"query": query, "texts": texts, "raw_scores": ask.raw, "truncate": False}
 
 
-def _openrlhf(_: str, rows: Sequence[Rendered], __: bool) -> Body:  # noqa: FBT001
-    return {"query": [row.texts[0] for row in rows]}
+def _openrlhf(ask: Request) -> Body:
+    return {"query": [row.texts[0] for row in ask.rows]}
 
 
-def _infinity(model: str, rows: Sequence[Rendered], raw: bool) -> Body:  # noqa: FBT001
-    return {"model": model, "input": [row.texts[0] for row in rows], "raw_scores": raw}
+def _infinity(ask: Request) -> Body:
+    return {"model": ask.model, "input": [row.texts[0] for row in ask.rows], "raw_scores": ask.raw}
 
 
-def _infinity_rerank(model: str, rows: Sequence[Rendered], raw: bool) -> Body:  # noqa: FBT001
-    query, texts = rows[0].texts[0], [row.texts[1] for row in rows]
-    return {"model": model, "query": query, "documents": texts, "raw_scores": raw}
+def _infinity_rerank(ask: Request) -> Body:
+    query, texts = ask.rows[0].texts[0], [row.texts[1] for row in ask.rows]
+    return {"model": ask.model, "query": query, "documents": texts, "raw_scores": ask.raw}
 
 
 # Replies

@@ -17,7 +17,7 @@ from evalkit.errors import MissingError, RefusedModelError
 from evalkit.reward_models import Rendered
 from evalkit.reward_models.remote.asking import RemoteRewardModel, check_same_model, endpoint_of
 from evalkit.reward_models.remote.client import Client, ReplyError
-from evalkit.reward_models.remote.dialects import dialects
+from evalkit.reward_models.remote.dialects import Request, dialects
 from evalkit.reward_models.remote.texts import TextRenderer
 from evalkit.reward_models.spec import DTYPES, RewardModelSpec, is_commit
 from evalkit.reward_models.tokenizer import load_tokenizer
@@ -186,7 +186,7 @@ class ServedRewardModel(RemoteRewardModel):
 
     def _ask(self, rows: Sequence[Rendered], *, raw: bool) -> list[float]:
         model = self.endpoint.model
-        reply = self.client.ask(self.dialect.path, self.dialect.body(model, rows, raw))
+        reply = self.client.ask(self.dialect.path, self.dialect.body(Request(model, rows, raw)))
         check_same_model(reply, model)
         label = str(self.spec.family.setting("label"))
         scores = self.dialect.scores(reply, len(rows), label)
