@@ -15,6 +15,7 @@ from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.reward_models import load
 from evalkit.reward_models.remote import client
 from evalkit.reward_models.remote.client import Client, ReplyError, _retry_after
+from evalkit.reward_models.remote.dialects import Request
 from evalkit.reward_models.remote.served import ServedRewardModel
 from evalkit.store import Store
 from tests.endpoints import chat, declare, run, truth
@@ -101,7 +102,7 @@ class TakingTheOrder(ServedRewardModel):
     """Results by their place, whatever index they have."""
 
     def _ask(self, rows, *, raw):
-        reply = self.client.ask("/pooling", self.dialect.body(MODEL, rows, raw))
+        reply = self.client.ask("/pooling", self.dialect.body(Request(MODEL, rows, raw)))
         return [row["data"][0] for row in reply["data"]]
 
 
