@@ -65,6 +65,65 @@ def test_every_json_of_a_comparison_says_the_exit_code(workspace):
         assert json.loads(written[0])["exit_code"] == code
 
 
+AT = ("--fail-under", "win_rate=0.58")  # sure at 80 %, not at 95 %
+LEVELS = {"0.8": 0, "0.95": 4, "0.99": 4}
+SAID = {"0.8": "gate passed at 80 %: ", "0.95": "gate inconclusive: of", "0.99": " at 99 %: "}
+
+
+@pytest.mark.parametrize("made", LEVELS)
+def test_the_same_result_and_level_give_the_same_verdict_and_say_the_level(workspace, made):
+    command = ("compare", "-m", "ckpt_1200", "-r", "gpt4_refs", "--no-report", "-o", "at.json")
+    done = evalkit(workspace, "--no-progress", *command, "--ci", made, *AT)
+    assert done.returncode == LEVELS[made]
+    assert SAID[made] in done.stderr
+    for asked, code in LEVELS.items():
+        gate = evalkit(workspace, "gate", "at.json", *AT, "--ci", asked)
+        assert gate.returncode == code
+        assert SAID[asked] in gate.stdout
+        assert gate.stderr == ""
+        if asked == made:
+            assert gate.stdout in done.stderr
+        plan = evalkit(workspace, "plan", "--after", "at.json", *AT, "--ci", asked, "--json")
+        settled = json.loads(plan.stdout)
+        assert (settled["level"], bool(settled["undecided"])) == (float(asked), code == 4)
+
+
+@pytest.mark.parametrize("made", LEVELS)
+def test_without_ci_the_level_is_95_percent_and_another_one_of_the_result_is_said(workspace, made):
+    command = ("compare", "-m", "ckpt_1200", "-r", "gpt4_refs", "--no-report", "-o", "at.json")
+    evalkit(workspace, "--no-progress", *command, "--ci", made)
+    said = "" if made == "0.95" else f"at.json was made at --ci {made}, and is judged at 0.95"
+    for asked in (("gate", "at.json"), ("plan", "--after", "at.json")):
+        done = evalkit(workspace, *asked, *AT)
+        assert said in done.stderr
+        assert bool(done.stderr) == bool(said)
+    assert evalkit(workspace, "gate", "at.json", *AT).returncode == 4
+
+
+def test_a_tracked_run_is_judged_at_its_level_too(workspace):
+    run = ("track", "-m", "ckpt_800", "-m", "ckpt_1200", "-r", "gpt4_refs", "-o", "run.json")
+    for ci, code in LEVELS.items():
+        done = evalkit(workspace, "--no-progress", *run, "--ci", ci, *AT)
+        gate = evalkit(workspace, "gate", "run.json", *AT, "--ci", ci)
+        assert (done.returncode, gate.returncode) == (code, code)
+        assert SAID[ci] in gate.stdout
+        assert gate.stdout in done.stderr
+    shown = evalkit(workspace, "gate", "run.json", *AT).stderr
+    assert "run.json was made at --ci 0.99, and is judged at 0.95" in shown
+
+
+def test_the_level_of_a_policy_holds_unless_the_command_line_says_another(workspace):
+    (workspace / "l.toml").write_text(
+        '[gate]\nlevel = 0.8\n[[gate.rules]]\nmetric = "win_rate"\nbound = 0.58\n'
+    )
+    judged = ("gate", "r.json", "--policy", "l.toml")
+    for ci, level, code in (((), 0.8, 0), (("--ci", "0.8"), 0.8, 0), (("--ci", "0.95"), 0.95, 4)):
+        done = evalkit(workspace, *judged, *ci, "--json")
+        assert (json.loads(done.stdout)["level"], done.returncode) == (level, code)
+        after = evalkit(workspace, "plan", "--after", "r.json", "--policy", "l.toml", *ci, "--json")
+        assert json.loads(after.stdout)["level"] == level
+
+
 @pytest.mark.parametrize(
     ("in_actions", "flag", "shown"),
     [("true", (), True), ("", (), False), ("true", ("--no-github",), False),
@@ -147,6 +206,7 @@ def test_a_policy_is_read_from_the_workspace_or_a_file(workspace):
         (("r.json", "--margin", "0.03", *PASSES), "--margin without --fail-on"),
         (("r.json", *PASSES, "-o", "r.json"), "is an input"),
         (("r.json", *PASSES, "-o", "g.html"), "unknown suffix"),
+        (("r.json", *PASSES, "--ci", "0.3"), "level 0.3"),
     ],
 )
 def test_refusals(workspace, arguments, said):

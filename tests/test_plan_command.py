@@ -73,7 +73,7 @@ REFUSED = [
     (("-m", "ckpt_800", "--detect", "0.02", "--completions", "1,x"), 2, "is no list of numbers"),
     (("-m", "ckpt_800", "--detect", "0.02", "--completions", "2"), 2, "the pilot has one"),
     (("-m", "ckpt_800", "--detect", "0.02", "--margin", "0.1"), 2, "no use for --margin"),
-    (("--after", "r.json", "--ci", "0.9", "--fail-under", "win_rate=0.5"), 2, "no use for --ci"),
+    (("--after", "r.json", "--power", "0.8", "--fail-under", "win_rate=0.5"), 2, "use for --power"),
     (("--after", "r.json"), 2, "no [gate] in the file"),
     (("--after", "evalkit.toml", "--fail-under", "win_rate=0.5"), 2, "write it anew"),
     (("--after", "out.html", "--fail-under", "win_rate=0.5", "-o", "x.svg"), 2, "unknown suffix"),

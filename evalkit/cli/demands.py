@@ -57,14 +57,14 @@ def demand_options(command: Callable[..., Any], *, alarm: bool = False) -> Calla
 
 
 def demands(chosen: Mapping[str, Any], *, alarm: bool = False) -> Policy | None:
-    """The policy of `rule_options`; None if they name no rule."""
+    """The policy of `rule_options`, at the level of --ci; None if they name no rule."""
     from evalkit.gate import Policy
 
     if "alarm" in chosen["fail_on"] and not alarm:
         raise InputError("a comparison has no alarms", fix="--fail-on alarm is of evalkit track")
     rules = [*map(_bound, chosen["fail_under"]), *_conditions(chosen)]
     if rules:
-        level = chosen.get("level") or 0.95
+        level = chosen["level"]
         return Policy(tuple(rules), level=level, inconclusive=chosen.get("inconclusive") or "fail")
     if chosen.get("inconclusive") and "policy" not in chosen:
         raise InputError("--inconclusive without a rule", fix="add --fail-under or --fail-on")

@@ -13,6 +13,8 @@ import click
 from evalkit.cli.demands import demand_options, demands
 from evalkit.cli.github import tell_github
 from evalkit.cli.shared import (
+    is_given,
+    level_option,
     output_options,
     present,
     refuse_overwriting,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="A TOML file with [gate]. [evalkit.toml of the workspace]",
 )
+@level_option
 @partial(demand_options, alarm=True)
 @output_options(".json .md or .xml (JUnit)")
 def gate(result: Path, policy: Path | None, outputs: tuple[Path, ...], **chosen: Any) -> int:
@@ -51,14 +54,19 @@ def gate(result: Path, policy: Path | None, outputs: tuple[Path, ...], **chosen:
         report.check_output(path)
         refuse_overwriting(path, [str(result), *([str(policy)] if policy else [])])
     asked = policy_of_gate({**chosen, "policy": policy})
-    verdict = judge(read_result(result), asked)
+    found = read_result(result)
+    verdict = judge(found, asked)
+    tell_level(result, found, asked)
     present(report, verdict, outputs, as_json=chosen["as_json"])
     tell_github(verdict, asked=chosen["github"])
     return verdict.exit_code
 
 
 def policy_of_gate(chosen: Mapping[str, Any]) -> Policy:
-    """The rules of the command line, else those of `--policy` or of the workspace."""
+    """The rules of the command line, else those of `--policy` or of the workspace.
+
+    What the command line says beside rules goes before what a file says.
+    """
     from evalkit.gate import read_policy
     from evalkit.workspace import CONFIG, Workspace
 
@@ -68,4 +76,18 @@ def policy_of_gate(chosen: Mapping[str, Any]) -> Policy:
     if asked:
         return asked
     found = read_policy(path or Workspace.find(Path.cwd()).root / CONFIG)
-    return replace(found, inconclusive=chosen.get("inconclusive") or found.inconclusive)
+    return replace(
+        found,
+        level=chosen["level"] if is_given("level") else found.level,
+        inconclusive=chosen.get("inconclusive") or found.inconclusive,
+    )
+
+
+def tell_level(path: Path, result: Mapping[str, Any], asked: Policy) -> None:
+    """Say that a result is judged at another level than its own, unless --ci asks for that."""
+    from evalkit.gate.saved import saved_level
+
+    own = saved_level(result)
+    if own not in {None, asked.level} and not is_given("level"):
+        said = f"note: {path} was made at --ci {own}, and is judged at {asked.level}"
+        click.echo(f"{said}; --ci says another", err=True)

@@ -11,12 +11,13 @@ import click
 from click.core import ParameterSource
 
 from evalkit.cli.demands import rule_options
-from evalkit.cli.gate import policy_of_gate
+from evalkit.cli.gate import policy_of_gate, tell_level
 from evalkit.cli.shared import (
     Context,
     Session,
     default_reference,
     known_rewards_options,
+    level_option,
     missing_option,
     model_and_ref_options,
     output_options,
@@ -27,13 +28,13 @@ from evalkit.cli.shared import (
 )
 from evalkit.errors import InputError
 
+DIRECT = ("metric", "benchmark", "missing", "temperature", "level", "power")
 AFTER = ("policy", "fail_under", "fail_on", "margin")
 BEFORE = (
     "models", "references", "benchmark", "reward_model", "family", "parameters", "dtype",
     "max_length", "overlong", "detect", "completions", "planned_references", "metric", "power",
-    "level", "missing", "ties", "temperature",
+    "missing", "ties", "temperature",
 )  # fmt: skip
-LEVEL, POWER = 0.95, 0.8
 
 
 @click.command()
@@ -63,8 +64,14 @@ LEVEL, POWER = 0.95, 0.8
 )
 @missing_option("Prompts without a completion or a known reward: refuse, or drop and count.")
 @ties_option
-@click.option("--power", type=float, help="Chance to find the difference. [0.8]")
-@click.option("--ci", "level", type=float, help="1 − error of the two-sided test. [0.95]")
+@click.option(
+    "--power",
+    type=float,
+    default=0.8,
+    show_default=True,
+    help="Chance to find the difference.",
+)
+@level_option
 @click.option(
     "--after",
     type=click.Path(path_type=Path),
@@ -111,7 +118,7 @@ def _refuse_other_half(given: set[str], *, after: bool) -> None:
 def _option(name: str) -> str:
     names = {
         "models": "model", "references": "ref", "planned_references": "references",
-        "parameters": "param", "level": "ci",
+        "parameters": "param",
     }  # fmt: skip
     return "--" + names.get(name, name).replace("_", "-")
 
@@ -134,9 +141,7 @@ def _before(context: Context, chosen: dict[str, Any]) -> None:
         completions=_numbers(chosen, "completions"),
         references=_numbers(chosen, "planned_references"),
         ties=tie_rule(chosen["ties"]),
-        level=LEVEL if chosen["level"] is None else chosen["level"],
-        power=POWER if chosen["power"] is None else chosen["power"],
-        **{name: chosen[name] for name in ("metric", "benchmark", "missing", "temperature")},
+        **{name: chosen[name] for name in DIRECT},
     )
     session = Session(context, chosen)
     references = chosen["references"] or (default_reference(session),)
@@ -162,9 +167,11 @@ def _after(context: Context, chosen: dict[str, Any]) -> None:
         report.check_output(path)
         refuse_overwriting(path, [str(result), *([str(policy)] if policy else [])])
     asked = policy_of_gate(chosen)
+    saved = read_result(result)
+    tell_level(result, saved, asked)
     session = Session(context, chosen)
     with session.open_store() as store:
-        found = settle(read_result(result), asked, session.workspace, store)
+        found = settle(saved, asked, session.workspace, store)
     present(report, found, chosen["outputs"], as_json=chosen["as_json"])
 
 

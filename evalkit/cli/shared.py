@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from evalkit.errors import InputError
 from evalkit.text import count, listing
@@ -314,6 +315,12 @@ def tell_store(store: Store, scored: Scored | None = None) -> None:
             f"{scored.forwards} conversations scored, {known} known, {len(scored.problems)} failed",
             err=True,
         )
+
+
+def is_given(name: str) -> bool:
+    """Whether the command line states a parameter, be it by its default value."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
 
 
 def refuse_overwriting(output: Path, inputs: Iterable[str]) -> None:

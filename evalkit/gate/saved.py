@@ -78,6 +78,13 @@ class SavedResult:
         """As they were named."""
         return list(dict.fromkeys(reference for _, reference in self._comparisons))
 
+    @property
+    def level(self) -> float | None:
+        """Of the intervals, as they were made; None if there is none."""
+        rows = (_table(c.get("estimates") or {}, "estimates") for c in self._comparisons.values())
+        found = (_table(e, name) for row in rows for name, e in row.items() if e is not None)
+        return next((_number(estimate, "level") for estimate in found), None)
+
     def compared(self, checkpoint: str, reference: str) -> bool:
         """Whether the two were compared."""
         return (checkpoint, reference) in self._comparisons
@@ -164,6 +171,15 @@ def saved_results(result: Mapping[str, Any]) -> list[SavedResult]:
         where=f"schema_version {clip(version)}",
         fix=ANEW,
     )
+
+
+def saved_level(result: Mapping[str, Any]) -> float | None:
+    """The level of a saved result's own intervals; None if it has none.
+
+    Raises:
+        InputError: As `saved_results`.
+    """
+    return saved_results(result)[0].level
 
 
 def saved_alarms(result: Mapping[str, Any]) -> list[str] | None:

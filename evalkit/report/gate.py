@@ -23,12 +23,16 @@ UNLAWFUL = re.compile("[\ufffe\uffff]")  # in XML; control characters are escape
 
 
 def headline(verdict: Verdict) -> str:
-    """The verdict on one line: `gate failed: 1 of 3 failed, 1 inconclusive; exit code 3`."""
+    """The verdict on one line: `gate failed: of 3 rules 1 failed, 2 passed; exit code 3`.
+
+    A level other than 95 % is said: `gate failed at 80 %: …`.
+    """
     rules = len(verdict.judged)
     parts = [f"{verdict.number_of(s)} {WORDS[s]}" for s in ("fail", "inconclusive", "pass")]
     kept = [part for part in parts if not part.startswith("0 ")]
+    level = "" if verdict.level == 0.95 else f" at {100 * verdict.level:.12g} %"
     return (
-        f"gate {WORDS[verdict.state]}: of {count(rules, 'rule')} {', '.join(kept)}; "
+        f"gate {WORDS[verdict.state]}{level}: of {count(rules, 'rule')} {', '.join(kept)}; "
         f"exit code {verdict.exit_code}"
     )
 
