@@ -236,6 +236,24 @@ def test_a_name_the_file_does_not_have_is_refused(tmp_path, monkeypatch, capsys,
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--annotator", "x"], "without --preferences there is no use for --annotator"),
+        (["--coding", "unit"], "without --preferences there is no use for --coding"),
+        (["--human", "v.jsonl", "--annotator", "x"], "no use for --annotator"),
+        (["--human", "v.jsonl", "--coding", "unit"], "no checkpoint is named"),  # lawful so far
+    ],
+)
+def test_what_says_how_verdicts_are_read_is_refused_without_them(
+    tmp_path, monkeypatch, capsys, arguments, says
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "v.jsonl", ROWS)
+    assert run(["compare", "--no-report", *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_several_judges_must_be_told_apart(tmp_path):
     rows = [{**row, "annotator": name} for row in ROWS for name in ("one", "two")]
     path = write(tmp_path / "v.jsonl", rows)

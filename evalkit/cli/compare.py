@@ -20,6 +20,7 @@ from evalkit.cli.shared import (
     output_options,
     refuse_overwriting,
     refuse_reward_options,
+    refuse_verdict_options,
     reward_model_options,
     tell_store,
     tie_rule,
@@ -139,6 +140,8 @@ def _write(outputs: Sequence[Path], comparisons: Sequence[Comparison], results: 
 def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> list[Comparison]:
     from evalkit.compare import compare as run
 
+    # the coding is also that of human verdicts
+    refuse_verdict_options(["annotator"] if chosen["human"] else ["annotator", "coding"])
     if not chosen["models"]:
         raise InputError("no checkpoint is named", fix="--model NAME, or --preferences FILE")
     references = chosen["references"] or (default_reference(session),)

@@ -17,13 +17,13 @@ from evalkit.cli.shared import (
     present,
     refuse_overwriting,
     refuse_reward_options,
+    refuse_verdict_options,
     reward_model_options,
     tell_store,
     tie_rule,
     ties_option,
     verdict_options,
 )
-from evalkit.errors import InputError
 
 if TYPE_CHECKING:
     from evalkit.leaderboard import Leaderboard, Options
@@ -75,9 +75,7 @@ def leaderboard(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -
 def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> Leaderboard:
     from evalkit.leaderboard import leaderboard as run
 
-    for name in ("annotator", "coding"):
-        if chosen[name]:
-            raise InputError(f"--{name} is for verdicts", fix="name them with --preferences FILE")
+    refuse_verdict_options()
     with session.open_store() as store:
         found = run(
             chosen["models"],

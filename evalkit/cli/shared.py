@@ -323,6 +323,25 @@ def is_given(name: str) -> bool:
     return source is ParameterSource.COMMANDLINE
 
 
+def option_of(parameter: click.Parameter) -> str:
+    """The long name of an option, as people write it."""
+    return max(parameter.opts, key=len)
+
+
+def refuse_given(names: Iterable[str], *, why: str, fix: str = "") -> None:
+    """Refuse the first of some options that the command line states.
+
+    Args:
+        names: Of the command's parameters.
+        why: Who has no use for it, such as `verdicts have`.
+        fix: What to do instead; else to leave it out.
+    """
+    parameters = {p.name: p for p in click.get_current_context().command.params}
+    for name in filter(is_given, names):
+        option = option_of(parameters[name])
+        raise InputError(f"{why} no use for {option}", fix=fix or f"leave {option} out")
+
+
 def refuse_overwriting(output: Path, inputs: Iterable[str]) -> None:
     """Refuse an output that is one of the inputs."""
     if output.exists() and any(output.resolve() == Path(name).resolve() for name in inputs):
@@ -335,6 +354,12 @@ def refuse_reward_options(chosen: Mapping[str, Any]) -> None:
         if chosen[name]:
             option = "--" + name.replace("_", "-").replace("parameters", "param")
             raise InputError(f"verdicts have no use for {option}", fix=f"leave {option} out")
+
+
+def refuse_verdict_options(names: Iterable[str] = ("annotator", "coding")) -> None:
+    """Refuse what says how verdicts are read where rewards stand in their place."""
+    fix = "name the verdicts with --preferences FILE, or leave it out"
+    refuse_given(names, why="without --preferences there is", fix=fix)
 
 
 def refuse_pairwise(spec: RewardModelSpec) -> None:
