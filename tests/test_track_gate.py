@@ -187,7 +187,11 @@ def test_a_comparison_has_no_alarms_so_that_it_cannot_pass_for_none():
     assert "of no run" in only.reason
 
 
-@pytest.mark.parametrize("beside", [{"bound": 0.5}, {"strict": True}, {"subset": "x"}])
+@pytest.mark.parametrize(
+    "beside",
+    [{"bound": 0.5}, {"bound": 0.0}, {"margin": 0.0}, {"strict": True}, {"subset": "x"},
+     {"against": "previous"}],
+)  # fmt: skip
 def test_an_alarm_stands_alone(beside):
     with pytest.raises(InputError, match="nothing beside"):
         Rule("alarm", **beside)

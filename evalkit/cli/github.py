@@ -27,11 +27,22 @@ def tell_github(verdict: Verdict, *, asked: bool | None) -> None:
         return
     for line in gate.github_annotations(verdict):
         click.echo(line, err=True)
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        try:
-            with Path(summary).open("ab") as file:
-                room = gate.MARKDOWN_BYTES - file.tell()
-                text = gate.to_markdown(verdict, most=room)
-                file.write(text if len(text) <= room else b"")
-        except OSError as error:
-            click.echo(f"warning: no step summary is written: {error.strerror}", err=True)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary and (why := _unwritten(Path(summary), verdict)):
+        click.echo(f"warning: no step summary is written: {why}", err=True)
+
+
+def _unwritten(summary: Path, verdict: Verdict) -> str | None:
+    """Append the verdict to the summary; why not, where it cannot be or has no room left."""
+    from evalkit.report import gate
+
+    try:
+        with summary.open("ab") as file:
+            room = gate.MARKDOWN_BYTES - file.tell()
+            text = gate.to_markdown(verdict, most=room)
+            if len(text) > room:
+                return "no room is left in it"
+            file.write(text)
+    except OSError as error:
+        return error.strerror
+    return None

@@ -109,8 +109,9 @@ class Rule:
             self._check_margin(self.margin)
 
     def _check_alarm(self) -> None:
-        beside = (self.bound, self.margin, self.subset, self.checkpoint, self.reference)
-        if any(beside) or self.against != REFERENCE or self.strict:
+        beside = (self.subset, self.checkpoint, self.reference, self.strict)
+        bounds = (self.bound, self.margin)  # of which 0 is one too
+        if any(beside) or bounds != (None, None) or self.against != REFERENCE:
             raise InputError("an alarm has nothing beside it", fix=f'metric = "{ALARM}" alone')
 
     def _check_bound(self) -> None:
