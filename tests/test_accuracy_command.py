@@ -93,7 +93,7 @@ def test_published_rewards_of_several_models_stand_side_by_side(run):
         (("starter", "--rm", "demo-rm", "--data", "nowhere.jsonl"), "no such file", 2),
         (("starter", "--rm", "demo-rm", "--data", f"other={PAIRS}"), "has no data 'other'", 2),
         (("starter", "--rm", "no-such-rm", "--data", PAIRS), "no-such-rm", 6),
-        (("starter", "--rewards", "r.jsonl", "--dtype", "float32"), "need no settings", 2),
+        (("starter", "--rewards", "r.jsonl", "--dtype", "float32"), "have no use for --dtype", 2),
         (("starter", "--data", PAIRS, "--rm", "demo-rm", "-o", PAIRS), "cannot write", 2),
         (("starter", "--data", PAIRS, "--rm", "demo-rm", "--export", "hubb=x"), "mean: hub", 2),
         (("starter", "--data", PAIRS, "--rm", "demo-rm", "--export", "hub"), "is no KIND=FILE", 2),

@@ -274,8 +274,9 @@ def test_rewards_of_extreme_size_are_no_accident(tmp_path):
     [
         ([], "name either"),
         (["p.jsonl", "--rewards", "r.jsonl"], "name either"),
-        (["--rewards", "r.jsonl", "--rm", "demo-rm"], "need no reward model"),
-        (["--rewards", "r.jsonl", "--dtype", "float32"], "need no reward model"),
+        (["--rewards", "r.jsonl", "--rm", "demo-rm"], "have no use for --reward-model"),
+        (["--rewards", "r.jsonl", "--dtype", "float32"], "have no use for --dtype"),
+        (["--rewards", "r.jsonl", "--max-length", "0"], "have no use for --max-length"),
         (["--rewards", "nobody.jsonl"], "no such file"),
         (["--rewards", "r.jsonl", "-oo.csv"], "unknown suffix"),
         (["--rewards", "r.json", "-or.json"], "is an input"),

@@ -74,6 +74,8 @@ REFUSED = [
     (("-m", "ckpt_800", "--detect", "0.02", "--completions", "2"), 2, "the pilot has one"),
     (("-m", "ckpt_800", "--detect", "0.02", "--margin", "0.1"), 2, "no use for --margin"),
     (("--after", "r.json", "--power", "0.8", "--fail-under", "win_rate=0.5"), 2, "use for --power"),
+    (("--after", "r.json", "-r", "b"), 2, "no use for --ref\n"),
+    (("--after", "r.json", "--references", "2"), 2, "no use for --references"),
     (("--after", "r.json"), 2, "no [gate] in the file"),
     (("--after", "evalkit.toml", "--fail-under", "win_rate=0.5"), 2, "write it anew"),
     (("--after", "out.html", "--fail-under", "win_rate=0.5", "-o", "x.svg"), 2, "unknown suffix"),

@@ -226,6 +226,8 @@ def test_a_faulty_verdict_is_refused_with_its_place(tmp_path, monkeypatch, capsy
         (["--annotator", "x"], "no verdicts on the annotator"),
         (["--rm", "demo-rm"], "no use for --reward-model"),
         (["--benchmark", "nosuch"], "no use for --benchmark"),
+        (["--param", "beta=1"], "no use for --param"),
+        (["--max-length", "0"], "no use for --max-length"),
         (["--temperature", "2"], "no temperature"),
     ],
 )

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.shared import (
+    SETTINGS,
     Context,
     Session,
     level_option,
     output_options,
     present,
+    refuse_given,
     refuse_overwriting,
     reward_models_options,
     tell_store,
@@ -23,8 +25,6 @@ from evalkit.errors import InputError
 
 if TYPE_CHECKING:
     from evalkit.accuracy import Accuracies, Options
-
-OF_THE_MODEL = ("family", "parameters", "dtype", "max_length", "overlong")
 
 
 @click.command()
@@ -133,11 +133,9 @@ def _run(context: Context, suite: str, chosen: dict[str, Any], options: Options)
     names = list(chosen["reward_models"])
     if not names and not chosen["rewards"]:
         names = [session.workspace.default("reward_model")]
-    if not names and any(chosen[name] for name in OF_THE_MODEL):
-        raise InputError(
-            "rewards that are already there need no settings of a reward model",
-            fix="leave them out, or name one with --reward-model",
-        )
+    if not names:
+        fix = "leave it out, or name a reward model with --reward-model"
+        refuse_given(SETTINGS, why="rewards that are already there have", fix=fix)
     given = [_named(text, "data", found.data[0].name) for text in chosen["data"]]
     data = dict(given)
     if len(data) < len(given):

@@ -17,8 +17,8 @@ from evalkit.cli.shared import (
     refuse_overwriting,
     reward_model_options,
     tell_store,
+    whole_numbers,
 )
-from evalkit.errors import InputError
 
 if TYPE_CHECKING:
     from evalkit.best_of_n import BestOfN, Options
@@ -48,6 +48,7 @@ OWN = {"family": None, "dtype": None, "max_length": None, "overlong": None, "par
     "--k",
     "ks",
     metavar="K,…",
+    callback=whole_numbers,
     help="Completions to choose from, such as 1,2,4,8. [powers of 2 up to the fewest of a prompt]",
 )
 @missing_option(
@@ -71,7 +72,7 @@ def best_of_n(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> 
         refuse_overwriting(path, filter(None, (chosen["model"], chosen["reference"])))
     options = Options(
         benchmark=chosen["benchmark"],
-        ks=_ks(chosen["ks"]),
+        ks=chosen["ks"],
         missing=chosen["missing"],
         level=chosen["level"],
     )
@@ -101,12 +102,3 @@ def _run(context: Context, chosen: dict[str, Any], options: Options) -> BestOfN:
         )
         tell_store(store)
     return found
-
-
-def _ks(text: str | None) -> tuple[int, ...]:
-    try:
-        return () if text is None else tuple(int(k) for k in text.split(","))
-    except ValueError:
-        raise InputError(
-            f"--k {text!r}", fix="whole numbers joined by commas, such as --k 1,2,4,8"
-        ) from None

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.shared import (
+    SETTINGS,
     Context,
     Session,
     level_option,
     missing_option,
     output_options,
     present,
+    refuse_given,
     refuse_overwriting,
     reward_model_options,
     tell_store,
@@ -22,8 +24,6 @@ from evalkit.errors import InputError
 
 if TYPE_CHECKING:
     from evalkit.calibrate import Calibration, Options
-
-OF_THE_MODEL = ("reward_model", "family", "parameters", "dtype", "max_length", "overlong")
 
 
 @click.command()
@@ -79,10 +79,7 @@ def calibrate(
         refuse_overwriting(path, [source])
     names = ("folds", "repeats", "seed", "bins", "level", "missing")
     options = Options(**{name: chosen[name] for name in names})
-    if pairs:
-        found = _of_pairs(context, pairs, chosen, options)
-    else:
-        found = _of_rewards(source, chosen, options)
+    found = _of_pairs(context, pairs, chosen, options) if pairs else _of_rewards(source, options)
     present(report, found, outputs, as_json=chosen["as_json"])
 
 
@@ -104,12 +101,8 @@ def _of_pairs(
     return found
 
 
-def _of_rewards(source: str, chosen: dict[str, Any], options: Options) -> Calibration:
+def _of_rewards(source: str, options: Options) -> Calibration:
     from evalkit.calibrate import calibrate_rewards
 
-    if any(chosen[name] for name in OF_THE_MODEL):
-        raise InputError(
-            "rewards that are already there need no reward model",
-            fix="leave --reward-model and its settings out",
-        )
+    refuse_given(("reward_model", *SETTINGS), why="rewards that are already there have")
     return calibrate_rewards(source, options=options)

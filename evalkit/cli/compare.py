@@ -162,7 +162,7 @@ def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> l
 def _of_verdicts(chosen: dict[str, Any], options: Options) -> list[Comparison]:
     from evalkit.preferences import compare_preferences
 
-    refuse_reward_options(chosen)
+    refuse_reward_options()
     return compare_preferences(
         chosen["preferences"],
         checkpoints=chosen["models"],

@@ -93,7 +93,7 @@ def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> L
 def _of_verdicts(chosen: dict[str, Any], options: Options) -> Leaderboard:
     from evalkit.leaderboard import leaderboard_of_verdicts
 
-    refuse_reward_options(chosen)
+    refuse_reward_options()
     return leaderboard_of_verdicts(
         chosen["preferences"],
         checkpoints=chosen["models"],

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from evalkit.cli.demands import rule_options
 from evalkit.cli.gate import policy_of_gate, tell_level
 from evalkit.cli.shared import (
+    SETTINGS,
     Context,
     Session,
     default_reference,
@@ -22,18 +21,19 @@ from evalkit.cli.shared import (
     model_and_ref_options,
     output_options,
     present,
+    refuse_given,
     refuse_overwriting,
     tie_rule,
     ties_option,
+    whole_numbers,
 )
 from evalkit.errors import InputError
 
 DIRECT = ("metric", "benchmark", "missing", "temperature", "level", "power")
 AFTER = ("policy", "fail_under", "fail_on", "margin")
 BEFORE = (
-    "models", "references", "benchmark", "reward_model", "family", "parameters", "dtype",
-    "max_length", "overlong", "detect", "completions", "planned_references", "metric", "power",
-    "missing", "ties", "temperature",
+    "models", "references", "benchmark", "reward_model", *SETTINGS, "detect", "completions",
+    "planned_references", "metric", "power", "missing", "ties", "temperature",
 )  # fmt: skip
 
 
@@ -42,12 +42,16 @@ BEFORE = (
 @known_rewards_options
 @click.option("--detect", type=float, metavar="D", help="The difference to find, as a fraction.")
 @click.option(
-    "--completions", metavar="K,…", help="To plan with, such as 1,2,4. [as the pilot tells]"
+    "--completions",
+    metavar="K,…",
+    callback=whole_numbers,
+    help="To plan with, such as 1,2,4. [as the pilot tells]",
 )
 @click.option(
     "--references",
     "planned_references",
     metavar="R,…",
+    callback=whole_numbers,
     help="How many to plan with, such as 1,2,4. [as the pilot tells]",
 )
 @click.option(
@@ -87,8 +91,8 @@ BEFORE = (
 )
 @partial(rule_options, alarm=True)
 @output_options(".json .md .html .svg or .png (after a run .json or .md)")
-@click.pass_context
-def plan(ctx: click.Context, /, **chosen: Any) -> None:
+@click.pass_obj
+def plan(context: Context, /, **chosen: Any) -> None:
     """How many prompts, completions and references find a difference, from known rewards.
 
     One checkpoint is told from 50 %, two from each other. Nothing is scored.
@@ -98,29 +102,13 @@ def plan(ctx: click.Context, /, **chosen: Any) -> None:
     evalkit plan -m ckpt_800 -m ckpt_1200 -r gpt4_refs --detect 0.02 -o plan.html
     evalkit plan --after result.json --fail-under win_rate=0.5
     """
-    after = chosen["after"] is not None
-    given = {
-        name for name in chosen if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
-    }
-    _refuse_other_half(given, after=after)
-    (_after if after else _before)(ctx.obj, chosen)
-
-
-def _refuse_other_half(given: set[str], *, after: bool) -> None:
-    strange = sorted(given.intersection(BEFORE if after else AFTER))
-    if strange:
-        raise InputError(
-            f"{'with' if after else 'without'} --after there is no use for {_option(strange[0])}",
-            fix="leave it out" if after else "leave it out, or name a result: --after RESULT",
-        )
-
-
-def _option(name: str) -> str:
-    names = {
-        "models": "model", "references": "ref", "planned_references": "references",
-        "parameters": "param",
-    }  # fmt: skip
-    return "--" + names.get(name, name).replace("_", "-")
+    if chosen["after"] is not None:
+        refuse_given(BEFORE, why="with --after there is")
+        _after(context, chosen)
+    else:
+        fix = "leave it out, or name a result: --after RESULT"
+        refuse_given(AFTER, why="without --after there is", fix=fix)
+        _before(context, chosen)
 
 
 def _before(context: Context, chosen: dict[str, Any]) -> None:
@@ -138,8 +126,8 @@ def _before(context: Context, chosen: dict[str, Any]) -> None:
         )
     options = Options(
         detect=chosen["detect"],
-        completions=_numbers(chosen, "completions"),
-        references=_numbers(chosen, "planned_references"),
+        completions=chosen["completions"],
+        references=chosen["planned_references"],
         ties=tie_rule(chosen["ties"]),
         **{name: chosen[name] for name in DIRECT},
     )
@@ -173,13 +161,3 @@ def _after(context: Context, chosen: dict[str, Any]) -> None:
     with session.open_store() as store:
         found = settle(saved, asked, session.workspace, store)
     present(report, found, chosen["outputs"], as_json=chosen["as_json"])
-
-
-def _numbers(chosen: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    text = chosen[name]
-    try:
-        return () if text is None else tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise InputError(
-            f"{_option(name)} {text!r} is no list of numbers", fix="such as 1,2,4"
-        ) from None

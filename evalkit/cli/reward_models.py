@@ -14,7 +14,9 @@ from evalkit.cli.shared import (
     Context,
     Session,
     device_option,
+    is_given,
     level_option,
+    option_of,
     output_options,
     present,
     refuse_overwriting,
@@ -236,10 +238,9 @@ def card(ctx: click.Context, /, name: str, outputs: tuple[Path, ...], **chosen: 
 def _command(ctx: click.Context) -> str:
     """The command line as given, less what says where its result goes."""
     words = [ctx.command_path]
-    given = click.core.ParameterSource.COMMANDLINE
     for parameter in ctx.command.params:
         name = parameter.name or ""
-        if ctx.get_parameter_source(name) != given or name in {"outputs", "as_json"}:
+        if not is_given(name) or name in {"outputs", "as_json"}:
             continue
         value = ctx.params[name]
         if isinstance(parameter, click.Argument):
@@ -248,5 +249,5 @@ def _command(ctx: click.Context) -> str:
             words.append([*parameter.secondary_opts, *parameter.opts][value])
         else:
             for one in value if isinstance(value, tuple) else [value]:
-                words += [parameter.opts[-1], shlex.quote(str(one))]
+                words += [option_of(parameter), shlex.quote(str(one))]
     return " ".join(words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from evalkit.workspace import Workspace
 
 
-OF_REWARDS = (
-    "reward_model", "family", "parameters", "dtype", "max_length", "overlong", "benchmark",
-)  # fmt: skip
+SETTINGS = ("family", "parameters", "dtype", "max_length", "overlong")  # of a reward model
 
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -270,7 +268,7 @@ class Session:
             self.workspace,
             store.file_digest,
             overrides={
-                **{k: self._chosen[k] for k in ("dtype", "max_length", "overlong", "family")},
+                **{name: self._chosen[name] for name in SETTINGS},
                 "parameters": dict(map(_parameter, self._chosen["parameters"])),
             },
             download=self._download,
@@ -348,12 +346,9 @@ def refuse_overwriting(output: Path, inputs: Iterable[str]) -> None:
         raise InputError(f"{output} is an input", fix="name another output")
 
 
-def refuse_reward_options(chosen: Mapping[str, Any]) -> None:
+def refuse_reward_options() -> None:
     """Refuse what says how rewards are made where verdicts stand in their place."""
-    for name in OF_REWARDS:
-        if chosen[name]:
-            option = "--" + name.replace("_", "-").replace("parameters", "param")
-            raise InputError(f"verdicts have no use for {option}", fix=f"leave {option} out")
+    refuse_given(("reward_model", *SETTINGS, "benchmark"), why="verdicts have")
 
 
 def refuse_verdict_options(names: Iterable[str] = ("annotator", "coding")) -> None:
@@ -369,6 +364,20 @@ def refuse_pairwise(spec: RewardModelSpec) -> None:
             f"{spec.name!r} scores two answers against each other, not one alone",
             fix="compare two sets: evalkit compare --model A --ref B",
         )
+
+
+def whole_numbers(
+    _context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[int, ...]:
+    """The numbers of an option that takes several joined by commas, as its callback."""
+    try:
+        return () if text is None else tuple(map(int, text.split(",")))
+    except ValueError:
+        option = option_of(parameter)
+        raise InputError(
+            f"{option} {text!r} is no list of numbers",
+            fix=f"whole numbers joined by commas, such as {option} 1,2,4",
+        ) from None
 
 
 def tie_rule(text: str) -> TieRule:

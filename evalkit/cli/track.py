@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from evalkit.cli.demands import demand_options, demands
 from evalkit.cli.github import tell_github
@@ -17,6 +16,7 @@ from evalkit.cli.shared import (
     Context,
     Session,
     default_reference,
+    is_given,
     level_option,
     missing_option,
     output_options,
@@ -197,9 +197,7 @@ def _follow_plan(chosen: dict[str, Any]) -> None:
     plan = read_history(chosen["history"]).plan if chosen["history"] else None
     if plan is None:
         return
-    source = click.get_current_context().get_parameter_source
-    stated = {name for name in plan._fields if source(name) is ParameterSource.COMMANDLINE}
-    followed = {k: v for k, v in plan._asdict().items() if k not in stated and chosen[k] != v}
+    followed = {k: v for k, v in plan._asdict().items() if not is_given(k) and chosen[k] != v}
     if followed:
         chosen.update(followed)
         click.echo(f"{plan}: as {chosen['history']} says", err=True)
