@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.shared import (
+from evalkit.cli.options import (
     SETTINGS,
-    Context,
-    Session,
     level_option,
     output_options,
+    reward_models_options,
+    seed_option,
+)
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    check_outputs,
     present,
     refuse_given,
     refuse_overwriting,
-    reward_models_options,
     tell_store,
 )
 from evalkit.errors import InputError
@@ -54,7 +58,7 @@ if TYPE_CHECKING:
     help="Rewards no further apart than EPS tie.",
 )
 @level_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @click.option(
     "--export",
     "exports",
@@ -92,11 +96,11 @@ def accuracy(context: Context, /, suite: str, outputs: tuple[Path, ...], **chose
         check_kind(kind)
     _check_exports(written, date, len(chosen["reward_models"]) + len(chosen["rewards"]))
     inputs = [*chosen["rewards"], *(_named(text, "data", "main")[1] for text in chosen["data"])]
-    for path in outputs:
-        report.check_output(path)
-    places = [*outputs, *(Path(file) for _, file in written)]
-    for path in places:
+    check_outputs(report.check_output, outputs, inputs)
+    exported = [Path(file) for _, file in written]
+    for path in exported:
         refuse_overwriting(path, inputs)
+    places = [*outputs, *exported]
     if len({path.resolve() for path in places}) < len(places):
         raise InputError("two outputs have one name", fix="give each a file of its own")
     options = Options(**{name: chosen[name] for name in ("tie", "level", "seed", "partial")})

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.shared import (
-    Context,
-    Session,
+from evalkit.cli.options import (
+    benchmark_option,
     level_option,
     missing_option,
     output_options,
-    present,
-    refuse_overwriting,
+    reference_option,
     reward_model_options,
-    tell_store,
     whole_numbers,
 )
+from evalkit.cli.shared import Context, Session, check_outputs, present, tell_store
 
 if TYPE_CHECKING:
     from evalkit.best_of_n import BestOfN, Options
@@ -34,8 +32,8 @@ OWN = {"family": None, "dtype": None, "max_length": None, "overlong": None, "par
     metavar="M",
     help="Checkpoint: a name or a file with several completions per prompt.",
 )
-@click.option("-r", "--ref", "reference", metavar="R", help="Reference, for the pick's win rate.")
-@click.option("-b", "--benchmark", metavar="NAME", help="All of its prompts must be answered.")
+@reference_option(", for the pick's win rate")
+@benchmark_option
 @reward_model_options
 @click.option(
     "--score-with",
@@ -67,9 +65,7 @@ def best_of_n(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> 
     from evalkit.best_of_n import Options
     from evalkit.report import best_of_n as report
 
-    for path in outputs:
-        report.check_output(path)
-        refuse_overwriting(path, filter(None, (chosen["model"], chosen["reference"])))
+    check_outputs(report.check_output, outputs, (chosen["model"], chosen["reference"]))
     options = Options(
         benchmark=chosen["benchmark"],
         ks=chosen["ks"],

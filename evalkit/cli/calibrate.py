@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.shared import (
+from evalkit.cli.options import (
     SETTINGS,
-    Context,
-    Session,
     level_option,
     missing_option,
     output_options,
-    present,
-    refuse_given,
-    refuse_overwriting,
     reward_model_options,
-    tell_store,
+    seed_option,
 )
+from evalkit.cli.shared import Context, Session, check_outputs, present, refuse_given, tell_store
 from evalkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +48,7 @@ if TYPE_CHECKING:
     help="Of the confidence, for the calibration error and the figure.",
 )
 @level_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @output_options(".json .md .svg or .png")
 @click.pass_obj
 def calibrate(
@@ -74,9 +70,7 @@ def calibrate(
             "name either labelled pairs or their rewards",
             fix="evalkit calibrate PAIRS --reward-model RM, or evalkit calibrate --rewards FILE",
         )
-    for path in outputs:
-        report.check_output(path)
-        refuse_overwriting(path, [source])
+    check_outputs(report.check_output, outputs, [source])
     names = ("folds", "repeats", "seed", "bins", "level", "missing")
     options = Options(**{name: chosen[name] for name in names})
     found = _of_pairs(context, pairs, chosen, options) if pairs else _of_rewards(source, options)

@@ -10,22 +10,26 @@ import click
 
 from evalkit.cli.demands import demand_options, demands
 from evalkit.cli.github import tell_github
-from evalkit.cli.shared import (
-    Context,
-    Session,
-    default_reference,
+from evalkit.cli.options import (
     level_option,
     missing_option,
     model_and_ref_options,
     output_options,
-    refuse_overwriting,
-    refuse_reward_options,
-    refuse_verdict_options,
     reward_model_options,
-    tell_store,
-    tie_rule,
+    seed_option,
+    temperature_option,
     ties_option,
     verdict_options,
+)
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    check_outputs,
+    default_reference,
+    refuse_reward_options,
+    refuse_verdict_options,
+    tell_store,
+    tie_rule,
 )
 from evalkit.errors import InputError
 
@@ -51,12 +55,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What is independent: prompts, or whole subsets of them.",
 )
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0, min_open=True),
-    metavar="T",
-    help="Of the win probability σ(margin / T). [1 for Bradley-Terry reward models, else none]",
-)
+@temperature_option
 @level_option
 @click.option(
     "--bootstrap",
@@ -66,7 +65,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Resamples for BCa bootstrap intervals, at least 100; 0 for analytic ones.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @demand_options
 @output_options(".json .jsonl .csv .md .svg .png or .html")
 @click.option("--report/--no-report", default=True, help="Write reports/<run>/. [report]")
@@ -86,10 +85,9 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> in
     from evalkit.report import document, tables
     from evalkit.report.gate import to_text
 
-    for path in outputs:
-        report.check_output(path)
-        inputs = (chosen["preferences"], chosen["human"])
-        refuse_overwriting(path, (*chosen["models"], *chosen["references"], *filter(None, inputs)))
+    verdicts = (chosen["preferences"], chosen["human"])
+    inputs = (*chosen["models"], *chosen["references"], *verdicts)
+    check_outputs(report.check_output, outputs, inputs)
     options = Options(
         benchmark=chosen["benchmark"],
         ties=tie_rule(chosen["ties"]),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.shared import with_options
+from evalkit.cli.options import with_options
 from evalkit.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,13 +12,8 @@ import click
 
 from evalkit.cli.demands import demand_options, demands
 from evalkit.cli.github import tell_github
-from evalkit.cli.shared import (
-    is_given,
-    level_option,
-    output_options,
-    present,
-    refuse_overwriting,
-)
+from evalkit.cli.options import level_option, output_options, policy_option
+from evalkit.cli.shared import check_outputs, is_given, present
 from evalkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,12 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("result", type=click.Path(path_type=Path))
-@click.option(
-    "--policy",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A TOML file with [gate]. [evalkit.toml of the workspace]",
-)
+@policy_option
 @level_option
 @partial(demand_options, alarm=True)
 @output_options(".json .md or .xml (JUnit)")
@@ -50,9 +40,7 @@ def gate(result: Path, policy: Path | None, outputs: tuple[Path, ...], **chosen:
     from evalkit.gate import judge, read_result
     from evalkit.report import gate as report
 
-    for path in outputs:
-        report.check_output(path)
-        refuse_overwriting(path, [str(result), *([str(policy)] if policy else [])])
+    check_outputs(report.check_output, outputs, (result, policy))
     asked = policy_of_gate({**chosen, "policy": policy})
     found = read_result(result)
     verdict = judge(found, asked)

@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.shared import (
-    Context,
-    Session,
+from evalkit.cli.options import (
     level_option,
     missing_option,
     model_and_ref_options,
     output_options,
-    present,
-    refuse_overwriting,
-    refuse_reward_options,
-    refuse_verdict_options,
     reward_model_options,
-    tell_store,
-    tie_rule,
     ties_option,
     verdict_options,
+)
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    check_outputs,
+    present,
+    refuse_reward_options,
+    refuse_verdict_options,
+    tell_store,
+    tie_rule,
 )
 
 if TYPE_CHECKING:
@@ -53,10 +55,8 @@ def leaderboard(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -
     from evalkit.leaderboard import Options
     from evalkit.report import leaderboard as report
 
-    inputs = [*chosen["models"], *chosen["references"], *filter(None, [chosen["preferences"]])]
-    for path in outputs:
-        report.check_output(path)
-        refuse_overwriting(path, inputs)
+    inputs = (*chosen["models"], *chosen["references"], chosen["preferences"])
+    check_outputs(report.check_output, outputs, inputs)
     options = Options(
         benchmark=chosen["benchmark"],
         ties=tie_rule(chosen["ties"]),

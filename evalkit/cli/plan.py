@@ -10,22 +10,27 @@ import click
 
 from evalkit.cli.demands import rule_options
 from evalkit.cli.gate import policy_of_gate, tell_level
-from evalkit.cli.shared import (
+from evalkit.cli.options import (
     SETTINGS,
-    Context,
-    Session,
-    default_reference,
     known_rewards_options,
     level_option,
+    metric_option,
     missing_option,
     model_and_ref_options,
     output_options,
-    present,
-    refuse_given,
-    refuse_overwriting,
-    tie_rule,
+    policy_option,
+    temperature_option,
     ties_option,
     whole_numbers,
+)
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    check_outputs,
+    default_reference,
+    present,
+    refuse_given,
+    tie_rule,
 )
 from evalkit.errors import InputError
 
@@ -54,18 +59,8 @@ BEFORE = (
     callback=whole_numbers,
     help="How many to plan with, such as 1,2,4. [as the pilot tells]",
 )
-@click.option(
-    "--metric",
-    type=click.Choice(["win_rate", "win_probability"]),
-    default="win_rate",
-    show_default=True,
-)
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0, min_open=True),
-    metavar="T",
-    help="Of the win probability, as for compare.",
-)
+@metric_option
+@temperature_option
 @missing_option("Prompts without a completion or a known reward: refuse, or drop and count.")
 @ties_option
 @click.option(
@@ -83,12 +78,7 @@ BEFORE = (
     help="A JSON file of `evalkit compare -o` or `evalkit track -o`: why its rules are undecided, "
     "and what would settle them.",
 )
-@click.option(
-    "--policy",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="With --after: a TOML file with [gate]. [evalkit.toml of the workspace]",
-)
+@policy_option
 @partial(rule_options, alarm=True)
 @output_options(".json .md .html .svg or .png (after a run .json or .md)")
 @click.pass_obj
@@ -116,9 +106,8 @@ def _before(context: Context, chosen: dict[str, Any]) -> None:
     from evalkit.plan import plan as run
     from evalkit.report import plan as report
 
-    for path in chosen["outputs"]:
-        report.check_output(path)
-        refuse_overwriting(path, (*chosen["models"], *chosen["references"]))
+    inputs = (*chosen["models"], *chosen["references"])
+    check_outputs(report.check_output, chosen["outputs"], inputs)
     if not chosen["models"] or chosen["detect"] is None:
         raise InputError(
             "no checkpoint, or no difference to find, is named",
@@ -150,10 +139,8 @@ def _after(context: Context, chosen: dict[str, Any]) -> None:
     from evalkit.plan import settle
     from evalkit.report.plan import after as report
 
-    result, policy = chosen["after"], chosen["policy"]
-    for path in chosen["outputs"]:
-        report.check_output(path)
-        refuse_overwriting(path, [str(result), *([str(policy)] if policy else [])])
+    result = chosen["after"]
+    check_outputs(report.check_output, chosen["outputs"], (result, chosen["policy"]))
     asked = policy_of_gate(chosen)
     saved = read_result(result)
     tell_level(result, saved, asked)

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from evalkit.cli.shared import Context, Session, reward_model_options, tell_store
+from evalkit.cli.options import reward_model_options
+from evalkit.cli.shared import Context, Session, tell_store
 from evalkit.errors import EvalkitError, InputError, MissingError
 from evalkit.text import listing, printable
 

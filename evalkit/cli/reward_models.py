@@ -10,21 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.shared import (
-    Context,
-    Session,
+from evalkit.cli.options import (
     device_option,
-    is_given,
     level_option,
     option_of,
     output_options,
-    present,
-    refuse_overwriting,
-    refuse_pairwise,
+    prompts_option,
     reward_model_options,
     run_options,
+    seed_option,
     settings_options,
+)
+from evalkit.cli.shared import (
+    Context,
+    Session,
+    check_outputs,
+    is_given,
+    present,
+    refuse_pairwise,
     tell_store,
+    write_outputs,
 )
 from evalkit.errors import RefusedModelError
 from evalkit.text import count
@@ -82,7 +87,7 @@ def show(context: Context, /, name: str, **chosen: Any) -> None:
 @reward_models.command()
 @click.argument("source", metavar="FILE|NAME")
 @reward_model_options
-@click.option("-b", "--benchmark", metavar="NAME", help="Whose prompts the ids stand for.")
+@prompts_option
 @click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="At most.")
 @click.pass_obj
 def noise(context: Context, /, source: str, **chosen: Any) -> None:
@@ -106,9 +111,7 @@ def noise(context: Context, /, source: str, **chosen: Any) -> None:
 @reward_models.command()
 @click.argument("name", metavar="RM")
 @click.option("--data", metavar="FILE|NAME", help="Completions to try. [own-written probes]")
-@click.option(
-    "-b", "--benchmark", metavar="NAME", help="Whose prompts the ids of --data stand for."
-)
+@prompts_option
 @click.option(
     "--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Of --data, at most."
 )
@@ -129,9 +132,7 @@ def check(context: Context, /, name: str, outputs: tuple[Path, ...], **chosen: A
     """
     from evalkit.report import check as report
 
-    for path in outputs:
-        report.check_output(path)
-        refuse_overwriting(path, [chosen["data"]] if chosen["data"] else [])
+    check_outputs(report.check_output, outputs, [chosen["data"]])
     found = _checked(Session(context, {**chosen, "reward_model": name}), name, chosen)
     present(report, found, outputs, as_json=chosen["as_json"])
     return found.exit_code
@@ -170,7 +171,7 @@ def _conversations(session: Session, source: str, chosen: dict[str, Any]) -> lis
     metavar="FILE|NAME",
     help="Completions to measure on; repeatable. [all that answers the benchmark]",
 )
-@click.option("-b", "--benchmark", metavar="NAME", help="Whose prompts the ids stand for.")
+@prompts_option
 @click.option("--pairs", metavar="FILE", help="Labelled pairs, for accuracy and calibration.")
 @click.option(
     "--accuracy",
@@ -193,7 +194,7 @@ def _conversations(session: Session, source: str, chosen: dict[str, Any]) -> lis
     "same command writes the same bytes. [on]",
 )
 @level_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @output_options(".md or .json")
 @click.pass_context
 def card(ctx: click.Context, /, name: str, outputs: tuple[Path, ...], **chosen: Any) -> None:
@@ -206,9 +207,7 @@ def card(ctx: click.Context, /, name: str, outputs: tuple[Path, ...], **chosen: 
     from evalkit.card import Options, measure
     from evalkit.report import card as report
 
-    for path in outputs:
-        report.check_output(path)
-        refuse_overwriting(path, [*chosen["data"], *([chosen["pairs"]] if chosen["pairs"] else [])])
+    check_outputs(report.check_output, outputs, (*chosen["data"], chosen["pairs"]))
     session = Session(ctx.obj, {**chosen, "reward_model": name})
     names = ("benchmark", "pairs", "noise_rows", "throughput", "level", "seed")
     options = Options(
@@ -230,9 +229,7 @@ def card(ctx: click.Context, /, name: str, outputs: tuple[Path, ...], **chosen: 
         tell_store(store)
     text = report.to_json(found) if chosen["as_json"] else report.to_markdown(found)
     click.echo(text.decode(), nl=False)
-    for path in outputs:
-        report.write(found, path)
-        click.echo(f"wrote {path}", err=True)
+    write_outputs(report.write, found, outputs)
 
 
 def _command(ctx: click.Context) -> str:

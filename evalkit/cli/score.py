@@ -7,14 +7,8 @@ from typing import Any
 
 import click
 
-from evalkit.cli.shared import (
-    Context,
-    Session,
-    refuse_overwriting,
-    refuse_pairwise,
-    reward_model_options,
-    tell_store,
-)
+from evalkit.cli.options import prompts_option, reward_model_options
+from evalkit.cli.shared import Context, Session, refuse_overwriting, refuse_pairwise, tell_store
 from evalkit.errors import InputError, MissingError
 from evalkit.text import count, listing, printable
 
@@ -29,7 +23,7 @@ from evalkit.text import count, listing, printable
     help="OpenDataArena's InfOrmScorer configuration: model, max_length and, where it has them, "
     "input and output; over-long rows lose their end, as there.",
 )
-@click.option("-b", "--benchmark", metavar="NAME", help="Whose prompts the ids stand for.")
+@prompts_option
 @click.option(
     "-o",
     "--output",

@@ -12,20 +12,26 @@ import click
 
 from evalkit.cli.demands import demand_options, demands
 from evalkit.cli.github import tell_github
+from evalkit.cli.options import (
+    benchmark_option,
+    level_option,
+    metric_option,
+    missing_option,
+    output_options,
+    reference_option,
+    reward_models_options,
+    seed_option,
+    ties_option,
+)
 from evalkit.cli.shared import (
     Context,
     Session,
     default_reference,
     is_given,
-    level_option,
-    missing_option,
-    output_options,
     present,
     refuse_overwriting,
-    reward_models_options,
     tell_store,
     tie_rule,
-    ties_option,
 )
 from evalkit.errors import InputError
 from evalkit.text import count
@@ -47,18 +53,13 @@ DIRECT = ("metric", "benchmark", "planned", "window", "missing", "level", "seed"
     metavar="M",
     help="Checkpoints: a name, a file of completions, or a pattern such as 'ckpt_*'; repeatable.",
 )
-@click.option("-r", "--ref", "reference", metavar="R", help="Reference: a name or a file.")
-@click.option("-b", "--benchmark", metavar="NAME", help="All of its prompts must be answered.")
+@reference_option()
+@benchmark_option
 @reward_models_options
 @click.option(
     "--proxy", metavar="RM", help="The reward model trained against; the others are held out."
 )
-@click.option(
-    "--metric",
-    type=click.Choice(["win_rate", "win_probability"]),
-    default="win_rate",
-    show_default=True,
-)
+@metric_option
 @click.option(
     "--planned",
     type=click.IntRange(min=1),
@@ -83,7 +84,7 @@ DIRECT = ("metric", "benchmark", "planned", "window", "missing", "level", "seed"
 @missing_option("Prompts that cannot be paired: refuse, or drop and count.")
 @ties_option
 @level_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @partial(demand_options, alarm=True)
 @output_options(".json .csv .md .html .svg or .png")
 @click.pass_obj

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.shared import Context, refuse_overwriting
+from evalkit.cli.options import output_option
+from evalkit.cli.shared import Context, check_outputs
 from evalkit.errors import InputError, IntegrityError
 
 if TYPE_CHECKING:
@@ -25,14 +26,7 @@ FAILED = 3
     help="Data sets a design; fewer of long ones. [4000, 300 if quick]",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="[that of docs/validation.csv]")
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Write FILE: .md both tables, .csv the intervals, .decisions.csv the rules; repeatable.",
-)
+@output_option(".md (both tables), .csv (the intervals) or .decisions.csv (the rules)")
 @click.option(
     "--check",
     "written",
@@ -64,10 +58,9 @@ def validate(
     from evalkit.report import validation
     from evalkit.workspace import write_atomic
 
-    for path in (*outputs, *written):
+    check_outputs(validation.check_output, outputs, written)
+    for path in written:
         validation.check_output(path)
-    for path in outputs:
-        refuse_overwriting(path, map(str, written))
     if quick and written:
         raise InputError("--quick rebuilds no whole table", fix="leave --quick or --check out")
     count = trials or (of.QUICK_TRIALS if quick else of.TRIALS)
