@@ -24,7 +24,8 @@ from evalkit.store.packs import Pack
 from evalkit.store.rows import StoredReward, checksum, packed, unpacked
 
 APPLICATION_ID = 0x65766B31  # "evk1"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+EARLIER = (1, 2)
 BUSY_SECONDS = 60.0
 EMPTY = (0, 0, 0)
 # what passes by itself or by making room: busy, locked, full, read-only, cannot open, I/O
@@ -144,19 +145,20 @@ class Store:
     def file_digest(self, path: Path) -> str:
         """SHA-256 of a file, remembered by path, size, time and inode.
 
-        A memory is only kept of files that had not changed for two seconds when they were hashed.
+        The time is that of the last change of the inode: tools keep or set that of the content. A
+        memory is only kept of files that had not changed for two seconds when they were hashed.
         """
         stat = path.stat()
-        identity = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        identity = (str(path.resolve()), stat.st_size, stat.st_ctime_ns, stat.st_ino)
         with self._explained():
             known = self._connection.execute(
                 "SELECT sha256 FROM file_digest "
-                "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+                "WHERE path = ? AND size = ? AND ctime_ns = ? AND inode = ?",
                 identity,
             ).fetchone()
         if known:
             return bytes(known[0]).decode("ascii")
-        age = time.time() - stat.st_mtime
+        age = time.time() - stat.st_ctime
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if age > RACY_SECONDS:
@@ -200,7 +202,7 @@ class Store:
                 application_id == 0 or (version == 0 and application_id == APPLICATION_ID)
             ):
                 _create(db)  # looks again under a lock: another process may be at it
-            elif not uri and version == 1:
+            elif not uri and application_id == APPLICATION_ID and version in EARLIER:
                 _upgrade(db)
             self._check(db)
             if not uri:
@@ -369,22 +371,33 @@ def _create(db: sqlite3.Connection) -> None:
 
 
 def _upgrade(db: sqlite3.Connection) -> None:
-    """From version 1, whose rewards had no attributes; nothing is lost."""
+    """From version 1, whose rewards had no attributes, or 2; no reward is lost.
+
+    Digests of files are: both knew a file by the time of its content, which tools set.
+    """
     db.execute("BEGIN IMMEDIATE")
-    if _state(db)[2] == 1:
+    version = _state(db)[2]
+    if version == 1:
         db.execute("ALTER TABLE reward RENAME TO reward_1")
-        db.execute(next(s for s in _statements() if "CREATE TABLE reward(" in s))
+        db.execute(_statement("reward"))
         db.execute(
             "INSERT INTO reward SELECT reward_model_id, conversation, reward, tokens, cut, "
             "tokens_digest, run_id, x'', chk FROM reward_1"
         )
         db.execute("DROP TABLE reward_1")
+    if version in EARLIER:
+        db.execute("DROP TABLE file_digest")
+        db.execute(_statement("file_digest"))
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute("COMMIT")
 
 
 def _statements() -> list[str]:
     return files("evalkit.store").joinpath("schema.sql").read_text("utf-8").split(";\n")
+
+
+def _statement(table: str) -> str:
+    return next(s for s in _statements() if f"CREATE TABLE {table}(" in s)
 
 
 def _schema(db: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
