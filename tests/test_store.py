@@ -433,6 +433,19 @@ def test_a_row_whose_damage_changed_a_type_is_a_miss(path, value):
         assert known(store, [stored(1)]) == [stored(1)]
 
 
+@pytest.mark.parametrize("bytes_", ["x'010203'", "x'0102030405060708090a'"])
+def test_attributes_that_are_no_row_of_numbers_are_a_miss(path, bytes_):
+    with Store(path) as store:
+        add(store, [stored(1)], A)
+    with raw(path) as db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.execute(f"UPDATE reward SET attributes = {bytes_}")
+    with Store(path) as store:
+        assert (known(store, [stored(1)]), store.damaged) == ([], 1)
+        add(store, [stored(1)], A)
+        assert known(store, [stored(1)]) == [stored(1)]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -405,7 +405,7 @@ def _schema(db: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
 
 
 def _decode(key: str, values: Sequence[object]) -> StoredReward | None:
-    """The row, or None where damage changed a type."""
+    """The row, or None where damage changed a type or cut the attributes."""
     reward, tokens, cut, tokens_digest, attributes = values
     if (
         isinstance(reward, float)
@@ -413,6 +413,7 @@ def _decode(key: str, values: Sequence[object]) -> StoredReward | None:
         and isinstance(cut, int)
         and isinstance(tokens_digest, bytes)
         and isinstance(attributes, bytes)
+        and len(attributes) % 8 == 0
     ):
         return StoredReward(key, reward, tokens, cut, tokens_digest.hex(), unpacked(attributes))
     return None
