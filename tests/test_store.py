@@ -150,6 +150,20 @@ def test_the_schema_itself_refuses_bad_values_which_insert_or_ignore_would_swall
         assert db.execute(upsert, [*COLUMNS.values()]).rowcount == 1
 
 
+def test_each_reward_is_kept_with_how_it_was_scored(store, path):
+    gpu, served = {"device": "cuda:0", "batch_tokens": 16384}, {"device": "http://gpu1:8000"}
+    for number, (spec, how) in enumerate([(A, gpu), (B, served), (A, gpu), (A, served)]):
+        store.add(spec.fingerprint, spec.manifest, [stored(number)], tolerance=1e-4, provenance=how)
+    with raw(path) as db:
+        found = db.execute(
+            "SELECT lower(hex(conversation)), provenance FROM reward JOIN run ON run.id = run_id"
+        ).fetchall()
+        assert db.execute("SELECT count(*) FROM run").fetchone() == (2,)
+    kept = {key: json.loads(how) for key, how in found}
+    expected = {0: gpu, 1: served, 2: gpu, 3: served}
+    assert kept == {stored(n).conversation: how for n, how in expected.items()}
+
+
 def test_a_store_is_not_used_across_a_fork(store, monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="fork"):

@@ -64,7 +64,7 @@ class Store:
         self.damaged = 0
         self.conflicts = 0
         self._pid = os.getpid()
-        self._run_id: int | None = None
+        self._runs: dict[str, int] = {}  # provenance -> row
         self._readers: list[sqlite3.Connection] = []
         self.writable = _writable(path)
         self._unmade = self.writable and not path.exists()
@@ -135,12 +135,13 @@ class Store:
             (model_id,) = db.execute(
                 "SELECT id FROM reward_model WHERE fingerprint = ?", (bytes.fromhex(fingerprint),)
             ).fetchone()
-            run_id = self._run(db, provenance)
+            how = canonical_json(provenance)
+            run_id = self._runs.get(how) or self._run(db, how)
             for row in rows:
                 if not self._insert(db, model_id, run_id, fingerprint, row):
                     self._compare(db, model_id, run_id, row, tolerance)
             # only now: a rolled-back run row must not be referred to
-        self._run_id = run_id
+        self._runs[how] = run_id
 
     def file_digest(self, path: Path) -> str:
         """SHA-256 of a file, remembered by path, size, time and inode.
@@ -257,12 +258,11 @@ class Store:
                     (model_id, bytes.fromhex(key)),
                 )
 
-    def _run(self, db: sqlite3.Connection, provenance: Mapping[str, object]) -> int:
-        if self._run_id is not None:
-            return self._run_id
+    @staticmethod
+    def _run(db: sqlite3.Connection, provenance: str) -> int:
         cursor = db.execute(
             "INSERT INTO run(started, provenance) VALUES (?, ?)",
-            (datetime.now(UTC).isoformat(timespec="seconds"), canonical_json(provenance)),
+            (datetime.now(UTC).isoformat(timespec="seconds"), provenance),
         )
         return int(cursor.lastrowid or 0)
 
