@@ -108,8 +108,18 @@ def cache_rewards(
 ) -> tuple[Path | None, Scored]:
     """Score a reference and put its rewards beside it as a pack.
 
+    Args:
+        name: Of a reference, or its folder.
+        reward_model: Whose rewards.
+        workspace: Where the name is looked up.
+        store: Known rewards; new ones are added.
+        settings: How to score.
+
     Returns:
         The pack, or None if some completions have no reward; and what was scored.
+
+    Raises:
+        InputError: A pair-preference model, or completions that have no folder of their own.
     """
     if reward_model.is_pairwise:
         raise InputError(
@@ -117,12 +127,19 @@ def cache_rewards(
             fix="compare with it: what is known of each ordered pair is kept in the live store",
         )
     found = read_set(name, "reference", workspace)
+    folder = found.source.folder
+    if folder is None:
+        raise InputError(
+            f"nothing could carry the rewards of {name!r}, which is no folder of a reference",
+            where=found.source.path,
+            fix=f"make it one: evalkit refs add NAME {found.source.path} --reward-model …; its "
+            "rewards are kept in the live store without that",
+        )
     conversations = list(found.completions.conversations())
     scored = score(reward_model, conversations, store, packs=found.packs(), settings=settings)
     if scored.problems:
         return None, scored
     about = {"name": reward_model.name, **reward_model.manifest}
-    folder = workspace.references / name
     return write_pack(folder, reward_model.fingerprint, about, scored.rewards.values()), scored
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from evalkit.data import Message
 from evalkit.reward_models.lookup import find_reward_model
 from evalkit.scoring import RunSettings, score
@@ -57,7 +59,7 @@ def chat(answer: str, question: str = "Why?"):
 
 
 def run(spec, store, items, **options):
-    return score(spec, items, store, settings=QUIET, **options)
+    return score(spec, items, store, settings=replace(QUIET, **options))
 
 
 def truth(server, messages) -> float:

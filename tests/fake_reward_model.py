@@ -203,8 +203,10 @@ def score_until_killed(path: str, count: str, when: str) -> None:
         store.early = when == "early"
         sys.stderr.write("ready\n")
         sys.stderr.flush()
-        settings = RunSettings(batch_tokens=BATCH * length, progress=False)
-        score(fake_spec(), conversations, store, settings=settings, load=FakeRewardModel().load)
+        settings = RunSettings(
+            batch_tokens=BATCH * length, progress=False, load=FakeRewardModel().load
+        )
+        score(fake_spec(), conversations, store, settings=settings)
 
 
 if __name__ == "__main__":

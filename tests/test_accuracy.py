@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from evalkit.accuracy import Options, accuracy
 from evalkit.data import Message
 from evalkit.errors import InputError, MissingError
-from evalkit.scoring import RunSettings, score
+from evalkit.scoring import RunSettings
 from evalkit.store import Store
 from evalkit.suites import find_suite
 from evalkit.workspace import Workspace
@@ -25,19 +26,16 @@ PARTIAL = Options(partial=True)
 class Bench:
     """Runs under a fake reward model, which keeps count of what it is asked."""
 
-    def __init__(self, folder, monkeypatch):
+    def __init__(self, folder):
         self.folder, self.model = folder, FakeRewardModel()
-        monkeypatch.setattr(
-            "evalkit.accuracy.score",
-            lambda *args, **how: score(*args, **how, load=self.model.load),
-        )
 
     def run(self, suite, data, *specs, rewards=(), options=None):
         found = find_suite(suite, Workspace(self.folder))
         with Store(self.folder / "store.db") as store:
             return accuracy(
                 found, specs or (fake_spec(),), store,
-                rewards=rewards, data=data, options=options, settings=QUIET,
+                rewards=rewards, data=data, options=options,
+                settings=replace(QUIET, load=self.model.load),
             )  # fmt: skip
 
     def suite(self, subsets, layout="pairs", credit="strict", name="own"):
@@ -54,8 +52,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch):
-    return Bench(tmp_path, monkeypatch)
+def bench(tmp_path):
+    return Bench(tmp_path)
 
 
 SUBSETS = {"a": "rows = 4", "b": "rows = 2"}

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from evalkit.best_of_n import Models, Options, Signature, best_of_n
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.report import best_of_n as report
-from evalkit.scoring import RunSettings, score
+from evalkit.scoring import RunSettings
 from evalkit.statistics.intervals import mean
 from evalkit.store import Store
 from evalkit.workspace import Workspace
@@ -76,16 +77,12 @@ def write(path, answers):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     """Run on answers and the reference's, chosen by a fake and scored by another."""
 
     def over(answers=ANSWERS, others=None, select="fake", scorer=None, fakes=None, **choices):
         models = {name: make() for name, make in FAKES.items()} | (fakes or {})
         output = choices.pop("output", "bradley-terry")
-        monkeypatch.setattr(
-            "evalkit.best_of_n.score",
-            lambda spec, *args, **how: score(spec, *args, **how, load=models[spec.name].load),
-        )
         a = write(tmp_path / f"{choices.pop('name', 'a')}.jsonl", answers)
         b = None if others is None else write(tmp_path / "b.jsonl", others)
         with Store(tmp_path / "store.db") as store:
@@ -96,7 +93,9 @@ def run(tmp_path, monkeypatch):
                 store,
                 reference=b,
                 options=Options(**choices),
-                settings=QUIET,
+                settings=replace(
+                    QUIET, load=lambda spec, **how: models[spec.name].load(spec, **how)
+                ),
             )
 
     return over

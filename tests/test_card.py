@@ -90,7 +90,7 @@ def card(tmp_path):
         with Store(tmp_path / "store.db") as store:
             return measure(
                 spec or fake_spec(), data, Workspace(tmp_path), store, options=options,
-                settings=QUIET, load=(model or Stub()).load,
+                settings=replace(QUIET, load=(model or Stub()).load),
             )  # fmt: skip
 
     return make
@@ -250,6 +250,17 @@ def test_known_rewards_are_not_computed_again(card):
     assert model.rows == 48 + 3 * 48
     card(ANSWERS, again := Stub(), options=Options(noise_rows=10))
     assert again.rows == 4 * 10  # three times for noise, once by the clock
+
+
+def test_the_model_is_loaded_once_for_it_may_fill_its_device(card):
+    starter = REPOSITORY / "benchmarks" / "starter" / "pairs.jsonl"
+    suite = REPOSITORY / "benchmarks" / "suites" / "starter.toml"
+    model = Stub()
+    options = Options(pairs=str(starter), suites=((str(suite), str(starter)),))
+    found = card(ANSWERS, model, options=options)
+    assert found.calibration is not None
+    assert len(found.accuracies) == 1
+    assert model.loads == 1
 
 
 def test_neither_the_order_of_rows_nor_of_files_moves_a_figure(card):

@@ -182,6 +182,7 @@ def find(root, target, *, trusted=True):
         "org/rm@main",
         f"org/rm@{COMMIT[:12]}",
         f"org/rm@{COMMIT}0",
+        f"org/rm@{COMMIT}{COMMIT[:24]}",
         "demo-rm",
     ],
 )

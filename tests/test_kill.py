@@ -82,10 +82,8 @@ def _kill_often(folder: Path, kills: int, when: str, seed: int) -> Tally:
         if len(known) == COUNT:
             path, known = folder / f"store {kill + 1}.db", {}
     with Store(path) as store:
-        settings = RunSettings(progress=False)
-        scored = score(
-            fake_spec(), CONVERSATIONS, store, settings=settings, load=FakeRewardModel().load
-        )
+        settings = RunSettings(progress=False, load=FakeRewardModel().load)
+        scored = score(fake_spec(), CONVERSATIONS, store, settings=settings)
     assert {key: row.reward for key, row in scored.rewards.items()} == TRUTH
     print(f"{kills} kills, acknowledging {when}: {tally}")
     return tally

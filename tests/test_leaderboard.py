@@ -17,7 +17,7 @@ from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.leaderboard import Options, Signature, leaderboard, leaderboard_of_verdicts
 from evalkit.pairing import TieRule
 from evalkit.report import leaderboard as layout
-from evalkit.scoring import RunSettings, score
+from evalkit.scoring import RunSettings
 from evalkit.store import Store
 from evalkit.workspace import Workspace
 from tests.fake_reward_model import FakeRewardModel, expected, fake_spec, hashed
@@ -53,22 +53,18 @@ def logit(p):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     """A leaderboard of name -> answers under a fake reward model."""
 
     def board_of(players, references=(), output="bradley-terry", options=None):
         files = {name: write(tmp_path / f"{name}.jsonl", a) for name, a in players.items()}
         model = FakePairs() if output == "preference" else FakeRewardModel(unrenderable=["BAD"])
-        monkeypatch.setattr(
-            "evalkit.leaderboard.rewards.score",
-            lambda *args, **how: score(*args, **how, load=model.load),
-        )
         with Store(tmp_path / "store.db") as store:
             return leaderboard(
                 [files[name] for name in files if name not in references],
                 [files[name] for name in references],
                 fake_spec(output, output=output), Workspace(tmp_path), store,
-                options=options, settings=QUIET,
+                options=options, settings=replace(QUIET, load=model.load),
             )  # fmt: skip
 
     return board_of

@@ -55,21 +55,17 @@ OTHERS = {f"p{i}": [f"b{i}"] for i in range(6)}
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     """Compare two files under a fake of some output; counts what was computed."""
     a, b = write(tmp_path / "a.jsonl", ANSWERS), write(tmp_path / "b.jsonl", OTHERS)
 
     def compare_as(output, left=a, right=b, **options):
         spec = fake_spec(output, output=output)
         model = FakePairs() if output == "preference" else FakeRewardModel()
-        monkeypatch.setattr(
-            "evalkit.compare.score",
-            lambda *args, **how: score(*args, **how, load=model.load),
-        )
         with Store(tmp_path / "store.db") as store:
             (found,) = compare(
                 [left], [right], spec, Workspace(tmp_path), store,
-                options=Options(**options), settings=QUIET,
+                options=Options(**options), settings=replace(QUIET, load=model.load),
             )  # fmt: skip
         return found, model
 
@@ -205,9 +201,9 @@ def test_attributes_are_stored_and_served(tmp_path):
     chat = (Message("user", "Q"), Message("assistant", "A"))
     spec = fake_spec(attributes=("third", "minus"))
     with Store(tmp_path / "store.db") as store:
-        model = WithAttributes()
-        (fresh,) = score(spec, [chat], store, settings=QUIET, load=model.load).rewards.values()
-        (known,) = score(spec, [chat], store, settings=QUIET, load=None).rewards.values()
+        settings = replace(QUIET, load=WithAttributes().load)
+        (fresh,) = score(spec, [chat], store, settings=settings).rewards.values()
+        (known,) = score(spec, [chat], store, settings=replace(QUIET, load=None)).rewards.values()
     assert known == fresh
     assert known.attributes == (known.reward / 3, -known.reward)
 
@@ -220,7 +216,7 @@ def test_an_attribute_that_is_no_number_fails_its_row(tmp_path):
 
     chat = (Message("user", "Q"), Message("assistant", "A"))
     with Store(tmp_path / "store.db") as store:
-        scored = score(fake_spec(), [chat], store, settings=QUIET, load=Broken().load)
+        scored = score(fake_spec(), [chat], store, settings=replace(QUIET, load=Broken().load))
     assert not scored.rewards
     assert "not finite" in next(iter(scored.problems.values()))
 

@@ -188,6 +188,29 @@ def test_rewards_beside_a_reference_are_shown_and_verified(workspace):
         references.verify("mine", workspace)
 
 
+def test_rewards_go_beside_the_completions_they_are_of(workspace, capsys):
+    kept = references.add("kept", "answers.jsonl", workspace)
+    kept.rename(workspace.root / "elsewhere")
+    (workspace.root / "evalkit.toml").write_text('[refs.mine]\npath = "elsewhere"\n')
+    assert cli.run(["refs", "score", "mine", "--reward-model", "demo-rm"]) == 0
+    packs = read_set("mine", "reference", Workspace(workspace.root)).packs()
+    assert [(pack.name, pack.verify()) for pack in packs] == [("demo-rm", 3)]
+    assert str(packs[0].folder) in capsys.readouterr().err
+    assert everything(workspace) == {}
+
+
+@pytest.mark.parametrize("name", ["mine", "./answers.jsonl", "../{root}/answers.jsonl"])
+def test_what_could_not_carry_its_rewards_is_refused_before_it_is_scored(workspace, capsys, name):
+    (workspace.root / "evalkit.toml").write_text('[refs.mine]\npath = "answers.jsonl"\n')
+    before = sorted(workspace.root.rglob("*"))
+    name = name.format(root=workspace.root.name)
+    assert cli.run(["refs", "score", name, "--reward-model", "demo-rm"]) == 2
+    error = capsys.readouterr().err
+    assert "nothing could carry the rewards" in error
+    assert "evalkit refs add" in error
+    assert sorted(workspace.root.rglob("*")) == before
+
+
 BAD = {
     "malformed": '{"instruction": "a"',
     "no-output": '{"instruction": "a", "outptu": "b"}',

@@ -290,7 +290,9 @@ def test_the_fingerprint_is_over_what_moves_a_reward_and_nothing_else(tmp_path):
 def test_a_revision_that_moves_does_not_stand_for_a_server(tmp_path):
     """`main` is one thing here and another there; a commit is the same everywhere."""
     hosts = ("http://a", "http://b")
-    for revision, kinds in (("main", 2), ("v1.0", 2), ("decade", 2), ("0123abc", 1), ("f" * 40, 1)):
+    moves = ("main", "v1.0", "decade", "20240726", "2024072", "202407261530")
+    stays = ("0123abc", "2024072f", "f" * 40, "7" * 40, "f" * 64)
+    for revision, kinds in [*((r, 2) for r in moves), *((r, 1) for r in stays)]:
         found = {declare(tmp_path / "w", h, revision=revision).fingerprint for h in hosts}
         assert len(found) == kinds, revision
 

@@ -204,6 +204,12 @@ def test_retry_after_is_seconds_or_a_date_and_has_a_bound():
         assert _retry_after(nothing) == 0
 
 
+@pytest.mark.parametrize("date", ["31 Dec 99999999999999999999 23:59:59 GMT",
+                                  "31 Dec 2031 23:59:59 +99999999999999999999"])  # fmt: skip
+def test_a_date_beyond_all_dates_is_waited_for_no_longer_than_none(date):
+    assert _retry_after(f"Fri, {date}") == 0
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_request_that_is_refused_is_not_sent_again(tmp_path, status):
     with RewardServer("vllm", misbehave=lambda texts, seen: "413") as server:

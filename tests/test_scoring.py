@@ -31,8 +31,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def run(store, conversations, model, *, batch_tokens=256, packs=(), spec=SPEC) -> Scored:
-    settings = RunSettings(batch_tokens=batch_tokens, progress=False)
-    return score(spec, conversations, store, packs=packs, settings=settings, load=model.load)
+    settings = RunSettings(batch_tokens=batch_tokens, progress=False, load=model.load)
+    return score(spec, conversations, store, packs=packs, settings=settings)
 
 
 def words(n: int, *, start: int = 0) -> list[Messages]:
@@ -57,6 +57,9 @@ def no_load(*_: object, **__: object) -> FakeRewardModel:
     raise AssertionError("the reward model was loaded")
 
 
+NO_LOAD = RunSettings(load=no_load)
+
+
 # Once
 
 
@@ -70,9 +73,9 @@ def test_each_distinct_conversation_is_computed_once_and_kept(store):
 def test_what_is_known_needs_no_reward_model(store):
     conversations = words(50)
     first = run(store, conversations, FakeRewardModel())
-    again = score(SPEC, conversations[::-1], store, load=no_load)
+    again = score(SPEC, conversations[::-1], store, settings=NO_LOAD)
     assert (again.rewards, again.forwards) == (first.rewards, 0)
-    assert score(SPEC, [], store, load=no_load) == Scored({}, {}, 0)
+    assert score(SPEC, [], store, settings=NO_LOAD) == Scored({}, {}, 0)
 
 
 def test_rewards_in_packs_are_known(store, tmp_path):
@@ -80,7 +83,7 @@ def test_rewards_in_packs_are_known(store, tmp_path):
     first = run(store, conversations, FakeRewardModel())
     pack = Pack(write_pack(tmp_path, SPEC.fingerprint, {}, first.rewards.values()))
     with Store(tmp_path / "empty.db") as empty:
-        again = score(SPEC, conversations, empty, packs=[pack], load=no_load)
+        again = score(SPEC, conversations, empty, packs=[pack], settings=NO_LOAD)
     assert again.rewards == first.rewards
 
 

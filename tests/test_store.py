@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -149,6 +150,20 @@ def test_the_schema_itself_refuses_bad_values_which_insert_or_ignore_would_swall
         assert db.execute(upsert, [*COLUMNS.values()]).rowcount == 1
 
 
+def test_each_reward_is_kept_with_how_it_was_scored(store, path):
+    gpu, served = {"device": "cuda:0", "batch_tokens": 16384}, {"device": "http://gpu1:8000"}
+    for number, (spec, how) in enumerate([(A, gpu), (B, served), (A, gpu), (A, served)]):
+        store.add(spec.fingerprint, spec.manifest, [stored(number)], tolerance=1e-4, provenance=how)
+    with raw(path) as db:
+        found = db.execute(
+            "SELECT lower(hex(conversation)), provenance FROM reward JOIN run ON run.id = run_id"
+        ).fetchall()
+        assert db.execute("SELECT count(*) FROM run").fetchone() == (2,)
+    kept = {key: json.loads(how) for key, how in found}
+    expected = {0: gpu, 1: served, 2: gpu, 3: served}
+    assert kept == {stored(n).conversation: how for n, how in expected.items()}
+
+
 def test_a_store_is_not_used_across_a_fork(store, monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="fork"):
@@ -232,7 +247,7 @@ def _database(path: Path, *statements: str) -> None:
             db.execute(statement)
 
 
-NEWER = [f"PRAGMA application_id = {APPLICATION_ID}", "PRAGMA user_version = 3"]
+NEWER = [f"PRAGMA application_id = {APPLICATION_ID}", "PRAGMA user_version = 4"]
 FOREIGN = {
     "other program": ["CREATE TABLE notes(x)"],
     "other program with an id": ["PRAGMA application_id = 7", "CREATE TABLE notes(x)"],
@@ -255,7 +270,7 @@ LATER_REFUSED = {
 def test_the_database_of_another_program_or_version_is_refused_and_untouched(path, statements):
     _database(path, *statements)
     before = path.read_bytes()
-    with pytest.raises(InputError, match="no evalkit store of version 2") as refusal:
+    with pytest.raises(InputError, match="no evalkit store of version 3") as refusal:
         Store(path)
     assert refusal.value.exit_code == 2
     assert path.read_bytes() == before
@@ -263,7 +278,7 @@ def test_the_database_of_another_program_or_version_is_refused_and_untouched(pat
 
 def test_a_newer_store_is_refused_by_its_version(path):
     _database(path, *FOREIGN["newer"])
-    with pytest.raises(InputError, match="it is version 3"):
+    with pytest.raises(InputError, match="it is version 4"):
         Store(path)
 
 
@@ -291,6 +306,7 @@ def test_a_store_of_version_1_is_upgraded_with_its_rewards(path):
         db.execute(VERSION_1.strip())
         for *values, _, chk in rows:
             db.execute("INSERT INTO reward VALUES (?,?,?,?,?,?,?,?)", (*values, chk))
+        _with_digests_of_old(db)
         db.execute("PRAGMA user_version = 1")
     for _ in range(2):
         with Store(path) as store:
@@ -299,6 +315,32 @@ def test_a_store_of_version_1_is_upgraded_with_its_rewards(path):
             assert found == {k: stored(n)._replace(attributes=()) for n, k in enumerate(keys)}
             add(store, [stored(99)], A)
             assert store.damaged == store.conflicts == 0
+
+
+def _with_digests_of_old(db: sqlite3.Connection) -> None:
+    """As up to version 2: digests by the time of the content."""
+    db.execute("ALTER TABLE file_digest RENAME COLUMN ctime_ns TO mtime_ns")
+
+
+@pytest.mark.usefixtures("aged")
+def test_a_store_of_version_2_is_upgraded_without_its_digests_of_files(path, weights):
+    with Store(path) as store:
+        add(store, [stored(1), stored(2)], A)
+        first = store.file_digest(weights)
+    with raw(path) as db:
+        db.execute("UPDATE file_digest SET sha256 = ?", ("0" * 64,))  # of what was there before
+        _with_digests_of_old(db)
+        db.execute("PRAGMA user_version = 2")
+    for _ in range(2):
+        with Store(path) as store:
+            assert known(store, [stored(1), stored(2)]) == sorted([stored(1), stored(2)])
+            assert store.file_digest(weights) == first
+
+
+def test_the_database_of_another_program_with_the_number_of_an_earlier_version_is_refused(path):
+    _database(path, "PRAGMA application_id = 7", "PRAGMA user_version = 2", "CREATE TABLE notes(x)")
+    with pytest.raises(InputError, match="no evalkit store of version 3"):
+        Store(path)
 
 
 @pytest.mark.parametrize("garbage", [b"not a database" * 400, b"\0" * 4096])
@@ -399,6 +441,19 @@ def test_a_row_whose_damage_changed_a_type_is_a_miss(path, value):
                 db.execute("PRAGMA writable_schema = ON")
                 sql = "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE name = 'reward'"
                 db.execute(sql, [f"  {text} CHECK" for text in change])
+    with Store(path) as store:
+        assert (known(store, [stored(1)]), store.damaged) == ([], 1)
+        add(store, [stored(1)], A)
+        assert known(store, [stored(1)]) == [stored(1)]
+
+
+@pytest.mark.parametrize("bytes_", ["x'010203'", "x'0102030405060708090a'"])
+def test_attributes_that_are_no_row_of_numbers_are_a_miss(path, bytes_):
+    with Store(path) as store:
+        add(store, [stored(1)], A)
+    with raw(path) as db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.execute(f"UPDATE reward SET attributes = {bytes_}")
     with Store(path) as store:
         assert (known(store, [stored(1)]), store.damaged) == ([], 1)
         add(store, [stored(1)], A)
@@ -563,14 +618,20 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(path, size):
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"old weights")
-    os.utime(path, ns=(10**18, 10**18))
     return path
+
+
+@pytest.fixture
+def aged(monkeypatch) -> None:
+    """Files count as old from the start: no call sets back the time of an inode."""
+    monkeypatch.setattr("evalkit.store.live.RACY_SECONDS", float("-inf"))
 
 
 def _no_hashing(*_: object) -> None:
     raise AssertionError("the file was read again")
 
 
+@pytest.mark.usefixtures("aged")
 def test_the_digest_of_an_unchanged_file_is_remembered_across_runs(path, weights, monkeypatch):
     with Store(path) as store:
         first = store.file_digest(weights)
@@ -580,47 +641,63 @@ def test_the_digest_of_an_unchanged_file_is_remembered_across_runs(path, weights
         assert store.file_digest(weights) == first
 
 
-def _rewritten(weights: Path) -> None:
-    weights.write_bytes(b"new weights")
-    os.utime(weights, ns=(10**18, 10**18 + 1))
+@pytest.mark.usefixtures("aged")
+def test_other_weights_in_the_same_file_are_read_even_under_the_same_time(store, weights):
+    os.utime(weights, ns=(10**18, 10**18))  # as tar --mtime and reproducible builds set it
+    first, before = store.file_digest(weights), weights.stat()
+    while weights.stat().st_ctime_ns == before.st_ctime_ns:  # a file system's clock has ticks
+        with weights.open("r+b") as file:
+            file.write(b"new")
+        os.utime(weights, ns=(10**18, 10**18))
+    after = weights.stat()
+    assert [after.st_mtime_ns, after.st_size, after.st_ino] == [
+        before.st_mtime_ns, before.st_size, before.st_ino
+    ]  # fmt: skip
+    assert store.file_digest(weights) == hashlib.sha256(b"new weights").hexdigest() != first
 
 
-def _grown(weights: Path) -> None:
-    weights.write_bytes(b"new weights!")
-    os.utime(weights, ns=(10**18, 10**18))
+class Stat(NamedTuple):
+    """What a file system says of a file, where a test cannot bring it about."""
+
+    st_ctime: float
+    st_size: int = 11
+    st_ino: int = 1
+
+    @property
+    def st_ctime_ns(self) -> int:
+        return int(self.st_ctime * 10**9)
+
+    def show(self, monkeypatch) -> None:
+        monkeypatch.setattr(Path, "stat", lambda *_, **__: self)
 
 
-def _replaced(weights: Path) -> None:
-    other = weights.with_name("other")
-    other.write_bytes(b"new weights")
-    os.utime(other, ns=(10**18, 10**18))
-    other.replace(weights)
-
-
-@pytest.mark.parametrize("change", [_rewritten, _grown, _replaced])
-def test_a_file_that_changed_its_time_its_size_or_its_inode_is_read_again(store, weights, change):
+@pytest.mark.parametrize("change", [{"st_ctime": 1e9 + 1}, {"st_size": 12}, {"st_ino": 2}])
+def test_a_file_that_changed_its_time_its_size_or_its_inode_is_read_again(
+    store, weights, monkeypatch, change
+):
+    same = Stat(1e9)
+    same.show(monkeypatch)
     first = store.file_digest(weights)
-    change(weights)
+    weights.write_bytes(b"new weights")
+    assert store.file_digest(weights) == first
+    same._replace(**change).show(monkeypatch)
     assert store.file_digest(weights) != first
 
 
-def test_two_files_of_one_size_and_time_are_not_confused(store, weights):
+def test_two_files_of_one_size_and_time_are_not_confused(store, weights, monkeypatch):
     other = weights.with_name("other.safetensors")
     other.write_bytes(b"new weights")
-    os.utime(other, ns=(10**18, 10**18))
+    Stat(1e9).show(monkeypatch)
     assert store.file_digest(weights) != store.file_digest(other)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0, -3600.0], ids=["now", "1 s ago", "in the future"])
 def test_a_file_too_young_to_tell_is_not_remembered(store, weights, monkeypatch, seconds):
-    now = 2e9
-    monkeypatch.setattr("time.time", lambda: now)
-    for content in (b"old weights", b"new weights"):
-        weights.write_bytes(content)
-        os.utime(weights, (now - seconds, now - seconds))
-        found = store.file_digest(weights)
-    with Store(store.path.with_name("fresh.db")) as fresh:
-        assert found == fresh.file_digest(weights)
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    Stat(2e9 - seconds).show(monkeypatch)
+    first = store.file_digest(weights)
+    weights.write_bytes(b"new weights")
+    assert store.file_digest(weights) != first
 
 
 def test_a_file_that_was_young_when_reading_began_is_not_remembered(store, weights, monkeypatch):
@@ -632,10 +709,8 @@ def test_a_file_that_was_young_when_reading_began_is_not_remembered(store, weigh
 
     monkeypatch.setattr("time.time", lambda: now[0])
     monkeypatch.setattr("hashlib.file_digest", slowly)
-    for content in (b"old weights", b"new weights"):
-        now[0] = 2e9
-        weights.write_bytes(content)
-        os.utime(weights, (2e9, 2e9))
-        found = store.file_digest(weights)
-    with Store(store.path.with_name("fresh.db")) as fresh:
-        assert found == fresh.file_digest(weights)
+    Stat(2e9).show(monkeypatch)
+    first = store.file_digest(weights)
+    weights.write_bytes(b"new weights")
+    now[0] = 2e9
+    assert store.file_digest(weights) != first

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from evalkit import reward_models
 from evalkit.accuracy import AccuracyTable, accuracy
 from evalkit.accuracy import Options as AccuracyOptions
 from evalkit.calibrate import Calibration, calibrate
@@ -30,7 +30,7 @@ from evalkit.errors import InputError, MissingError
 from evalkit.reward_models import RewardModel
 from evalkit.reward_models.lookup import stated
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.scoring import Load, RunSettings, Scored, noise, score, throughput
+from evalkit.scoring import RunSettings, Scored, noise, score, throughput
 from evalkit.scoring.noise import Noise
 from evalkit.sets import NamedSet
 from evalkit.signature import signature_line
@@ -58,7 +58,6 @@ def measure(
     *,
     options: Options | None = None,
     settings: RunSettings | None = None,
-    load: Load = reward_models.load,
 ) -> Card:
     """Measure a reward model; what is known of the data is not scored again.
 
@@ -69,8 +68,8 @@ def measure(
         workspace: Where names are looked up.
         store: Known rewards; new ones are added.
         options: Choices that can move a number.
-        settings: Choices that cannot, but for the throughput.
-        load: How a reward model is loaded.
+        settings: Choices that cannot, but for the throughput. The model is loaded once, for it may
+            fill its device.
 
     Raises:
         InputError: Nothing to score, malformed files, or labelled pairs for a model whose
@@ -84,14 +83,10 @@ def measure(
     sets, answers = read_answers(data, workspace, options.benchmark)
     items = answers.items(pairwise=reward_model.is_pairwise)
 
-    @cache
-    def loaded() -> RewardModel:
-        return load(reward_model, device=settings.device)
-
+    loaded = cache(partial(settings.load, reward_model, device=settings.device))
+    settings = replace(settings, load=lambda *_, **__: loaded())
     packs = [pack for found in sets for pack in found.packs()]
-    scored = score(
-        reward_model, items, store, packs=packs, settings=settings, load=lambda *_, **__: loaded()
-    )
+    scored = score(reward_model, items, store, packs=packs, settings=settings)
     again = _sample(reward_model, items, scored, options.noise_rows)
     calibration = _calibration(reward_model, store, options, settings)
     accuracies = _accuracies(reward_model, suites, store, options, settings)
@@ -100,7 +95,7 @@ def measure(
     noisy = (
         None
         if _is_paid(reward_model)
-        else noise.measure(reward_model, again, seed=options.seed, load=lambda *_, **__: loaded())
+        else noise.measure(reward_model, again, seed=options.seed, settings=settings)
     )
     columns, alone, position = _columns(reward_model, answers, scored, options.level)
     return Card(

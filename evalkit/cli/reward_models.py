@@ -99,7 +99,7 @@ def noise(context: Context, /, source: str, **chosen: Any) -> None:
     with session.open_store() as store:
         spec = session.reward_model(store)
     refuse_pairwise(spec)
-    found = measure(spec, conversations, device=session.settings.device)
+    found = measure(spec, conversations, settings=session.settings)
     click.echo(
         f"{spec.name} ({spec.dtype}): {count(found.conversations, 'conversation')} scored alone "
         f"and twice in batches; one reward moves by at most {found.band:.3g}"

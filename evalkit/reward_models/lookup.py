@@ -13,12 +13,11 @@ from evalkit.reward_models.checkpoint import FileDigest
 from evalkit.reward_models.families import families, published
 from evalkit.reward_models.own import describe_own, is_own
 from evalkit.reward_models.remote.declared import describe_endpoint
-from evalkit.reward_models.spec import RewardModelSpec, describe, own_card
+from evalkit.reward_models.spec import RewardModelSpec, describe, is_commit, own_card
 from evalkit.text import did_you_mean, listing
 from evalkit.workspace import ENDPOINT, Workspace
 
 HUB_ID = re.compile(r"(hf://)?(?P<repo>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def find_reward_model(
@@ -60,7 +59,7 @@ def find_reward_model(
         return describe_endpoint(name, settings, workspace.root, file_digest)
     match = HUB_ID.fullmatch(target)
     trusted = bool(settings.get("trust_remote_code"))
-    if trusted and not (match and COMMIT.fullmatch(match["revision"] or "")):
+    if trusted and not (match and is_commit(match["revision"] or "", whole=True)):
         raise InputError(
             f"trust_remote_code needs a pinned revision, got {target!r}",
             where=f"[reward_models.{name}] in evalkit.toml",

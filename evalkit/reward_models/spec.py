@@ -36,9 +36,17 @@ ABI = 2
 RENDERING = "template once; one frame; special tokens in text literal; date 2024-07-26"
 
 
-def is_commit(revision: str) -> bool:
-    """Whether a revision is the digest of a commit, or enough of it; a branch or a tag moves."""
-    return bool(re.fullmatch("[0-9a-f]{7,64}", revision))
+def is_commit(revision: str, *, whole: bool = False) -> bool:
+    """Whether a revision is the digest of a commit; a branch or a tag moves.
+
+    Args:
+        revision: As it is declared.
+        whole: Whether all of its 40 digits must be there. Else 7 do if a letter is among them:
+            digits alone are a date, as tags have it.
+    """
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return True
+    return not whole and bool(re.fullmatch("(?=.*[a-f])[0-9a-f]{7,64}", revision))
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,11 +50,13 @@ class RunSettings:
         batch_tokens: Padded tokens per batch, a longer conversation being a batch of its own; None
             for 2,048 on a CPU, where larger batches leave the cache, and 16,384 elsewhere.
         progress: Whether to show progress on stderr.
+        load: How a reward model is loaded.
     """
 
     device: str = "auto"
     batch_tokens: int | None = None
     progress: bool = True
+    load: Load = reward_models.load
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,6 @@ def score(
     *,
     packs: Sequence[Pack] = (),
     settings: RunSettings | None = None,
-    load: Load = reward_models.load,
 ) -> Scored:
     """Rewards of conversations, or of ordered pairs, each distinct one computed at most once, ever.
 
@@ -93,7 +94,6 @@ def score(
         store: Known rewards; new ones are added.
         packs: More known rewards.
         settings: How to score.
-        load: How a reward model is loaded.
 
     Raises:
         IntegrityError: Known rewards come out differently now.
@@ -104,7 +104,7 @@ def score(
     unknown = {key: item for key, item in by_key.items() if key not in known}
     if not unknown:
         return Scored(known, {}, 0)
-    model = load(spec, device=settings.device)
+    model = settings.load(spec, device=settings.device)
     _check_sentinels(spec, model, known, by_key)
     rendered = dict(zip(unknown, model.render(list(unknown.values())), strict=True))
     problems = {key: item.problem for key, item in rendered.items() if item.problem}

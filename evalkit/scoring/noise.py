@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evalkit import reward_models
 from evalkit.data import FloatArray, Item, item_key
 from evalkit.errors import MissingError
 from evalkit.reward_models import Rendered, RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.scoring import Load
+from evalkit.scoring import RunSettings
 from evalkit.scoring.batches import Batch, score_batches
 from evalkit.statistics.within_prompt import noise_band
 
@@ -38,23 +37,22 @@ def measure(
     spec: RewardModelSpec,
     items: Sequence[Item],
     *,
-    device: str = "auto",
     seed: int = 0,
-    load: Load = reward_models.load,
+    settings: RunSettings | None = None,
 ) -> Noise:
     """Score conversations (or ordered pairs) alone, and twice in shuffled batches of 8.
 
     Args:
         spec: The reward model.
         items: Like those to be compared; equal ones count once.
-        device: As for scoring.
         seed: Of the shuffles.
-        load: How a reward model is loaded.
+        settings: How to score, but for the batches.
 
     Raises:
         MissingError: None of them can be scored.
     """
-    model = load(spec, device=device)
+    settings = settings or RunSettings()
+    model = settings.load(spec, device=settings.device)
     by_key = {item_key(item): item for item in items}
     found = model.render(list(by_key.values()))
     rendered = {k: r for k, r in zip(by_key, found, strict=True) if not r.problem}

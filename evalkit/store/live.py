@@ -24,7 +24,8 @@ from evalkit.store.packs import Pack
 from evalkit.store.rows import StoredReward, checksum, packed, unpacked
 
 APPLICATION_ID = 0x65766B31  # "evk1"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+EARLIER = (1, 2)
 BUSY_SECONDS = 60.0
 EMPTY = (0, 0, 0)
 # what passes by itself or by making room: busy, locked, full, read-only, cannot open, I/O
@@ -63,7 +64,7 @@ class Store:
         self.damaged = 0
         self.conflicts = 0
         self._pid = os.getpid()
-        self._run_id: int | None = None
+        self._runs: dict[str, int] = {}  # provenance -> row
         self._readers: list[sqlite3.Connection] = []
         self.writable = _writable(path)
         self._unmade = self.writable and not path.exists()
@@ -134,29 +135,31 @@ class Store:
             (model_id,) = db.execute(
                 "SELECT id FROM reward_model WHERE fingerprint = ?", (bytes.fromhex(fingerprint),)
             ).fetchone()
-            run_id = self._run(db, provenance)
+            how = canonical_json(provenance)
+            run_id = self._runs.get(how) or self._run(db, how)
             for row in rows:
                 if not self._insert(db, model_id, run_id, fingerprint, row):
                     self._compare(db, model_id, run_id, row, tolerance)
             # only now: a rolled-back run row must not be referred to
-        self._run_id = run_id
+        self._runs[how] = run_id
 
     def file_digest(self, path: Path) -> str:
         """SHA-256 of a file, remembered by path, size, time and inode.
 
-        A memory is only kept of files that had not changed for two seconds when they were hashed.
+        The time is that of the last change of the inode: tools keep or set that of the content. A
+        memory is only kept of files that had not changed for two seconds when they were hashed.
         """
         stat = path.stat()
-        identity = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        identity = (str(path.resolve()), stat.st_size, stat.st_ctime_ns, stat.st_ino)
         with self._explained():
             known = self._connection.execute(
                 "SELECT sha256 FROM file_digest "
-                "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+                "WHERE path = ? AND size = ? AND ctime_ns = ? AND inode = ?",
                 identity,
             ).fetchone()
         if known:
             return bytes(known[0]).decode("ascii")
-        age = time.time() - stat.st_mtime
+        age = time.time() - stat.st_ctime
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if age > RACY_SECONDS:
@@ -200,7 +203,7 @@ class Store:
                 application_id == 0 or (version == 0 and application_id == APPLICATION_ID)
             ):
                 _create(db)  # looks again under a lock: another process may be at it
-            elif not uri and version == 1:
+            elif not uri and application_id == APPLICATION_ID and version in EARLIER:
                 _upgrade(db)
             self._check(db)
             if not uri:
@@ -255,12 +258,11 @@ class Store:
                     (model_id, bytes.fromhex(key)),
                 )
 
-    def _run(self, db: sqlite3.Connection, provenance: Mapping[str, object]) -> int:
-        if self._run_id is not None:
-            return self._run_id
+    @staticmethod
+    def _run(db: sqlite3.Connection, provenance: str) -> int:
         cursor = db.execute(
             "INSERT INTO run(started, provenance) VALUES (?, ?)",
-            (datetime.now(UTC).isoformat(timespec="seconds"), canonical_json(provenance)),
+            (datetime.now(UTC).isoformat(timespec="seconds"), provenance),
         )
         return int(cursor.lastrowid or 0)
 
@@ -369,16 +371,23 @@ def _create(db: sqlite3.Connection) -> None:
 
 
 def _upgrade(db: sqlite3.Connection) -> None:
-    """From version 1, whose rewards had no attributes; nothing is lost."""
+    """From version 1, whose rewards had no attributes, or 2; no reward is lost.
+
+    Digests of files are: both knew a file by the time of its content, which tools set.
+    """
     db.execute("BEGIN IMMEDIATE")
-    if _state(db)[2] == 1:
+    version = _state(db)[2]
+    if version == 1:
         db.execute("ALTER TABLE reward RENAME TO reward_1")
-        db.execute(next(s for s in _statements() if "CREATE TABLE reward(" in s))
+        db.execute(_statement("reward"))
         db.execute(
             "INSERT INTO reward SELECT reward_model_id, conversation, reward, tokens, cut, "
             "tokens_digest, run_id, x'', chk FROM reward_1"
         )
         db.execute("DROP TABLE reward_1")
+    if version in EARLIER:
+        db.execute("DROP TABLE file_digest")
+        db.execute(_statement("file_digest"))
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute("COMMIT")
 
@@ -387,12 +396,16 @@ def _statements() -> list[str]:
     return files("evalkit.store").joinpath("schema.sql").read_text("utf-8").split(";\n")
 
 
+def _statement(table: str) -> str:
+    return next(s for s in _statements() if f"CREATE TABLE {table}(" in s)
+
+
 def _schema(db: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
     return db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
 
 
 def _decode(key: str, values: Sequence[object]) -> StoredReward | None:
-    """The row, or None where damage changed a type."""
+    """The row, or None where damage changed a type or cut the attributes."""
     reward, tokens, cut, tokens_digest, attributes = values
     if (
         isinstance(reward, float)
@@ -400,6 +413,7 @@ def _decode(key: str, values: Sequence[object]) -> StoredReward | None:
         and isinstance(cut, int)
         and isinstance(tokens_digest, bytes)
         and isinstance(attributes, bytes)
+        and len(attributes) % 8 == 0
     ):
         return StoredReward(key, reward, tokens, cut, tokens_digest.hex(), unpacked(attributes))
     return None

@@ -31,7 +31,7 @@ CREATE TABLE conflict(
 CREATE TABLE file_digest(
   path TEXT PRIMARY KEY,
   size INTEGER NOT NULL,
-  mtime_ns INTEGER NOT NULL,
+  ctime_ns INTEGER NOT NULL,
   inode INTEGER NOT NULL,
   sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
