@@ -2,7 +2,8 @@
 
 That its scores are raw is not believed but shown: with the activation off and on, or by scores
 that nothing which squashes can give. That it reads all of a conversation is shown by the tokens it
-counts, or where it counts none, by the longest conversations and their ends.
+counts, or where it counts none, by the longest conversations and their ends. That it keeps the rows
+of one request apart is shown by rows asked for alone and together.
 """
 
 from __future__ import annotations
@@ -12,19 +13,28 @@ import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from evalkit.data import Item, Message, Messages
+from evalkit.data import Item, Message
 from evalkit.errors import MissingError, RefusedModelError
 from evalkit.reward_models import Rendered
 from evalkit.reward_models.remote.asking import RemoteRewardModel, check_same_model, endpoint_of
 from evalkit.reward_models.remote.client import Client, ReplyError
 from evalkit.reward_models.remote.dialects import Request, dialects
+from evalkit.reward_models.remote.probes import (
+    ENDS,
+    FILLER,
+    PROBES,
+    QUESTION,
+    Fault,
+    mixed_up,
+    squashed,
+)
 from evalkit.reward_models.remote.texts import TextRenderer
 from evalkit.reward_models.spec import DTYPES, RewardModelSpec, is_commit
 from evalkit.reward_models.tokenizer import load_tokenizer
 from evalkit.text import listing, printable
 
 ROWS = 32  # of one request: what text-embeddings-inference and Infinity take unless told otherwise
-NEAR = 0.01  # of a probability, computed in whatever precision
+LEAST_ROWS = 8  # so that a batch of what measures noise is a batch for the server too
 # Whether it reads more tokens than it is sent -> what `reward-models check` calls it, and the fix.
 OTHER_TOKENS = {
     True: (
@@ -37,20 +47,12 @@ OTHER_TOKENS = {
         "let the server cut nothing: serve it with a longer context, without truncation",
     ),
 }
-QUESTION = (Message("user", "Which is the capital of France?"),)
-PROBES: tuple[Messages, ...] = tuple(
-    (*QUESTION, Message("assistant", text))
-    for text in (
-        "Paris.",
-        "Berlin, obviously.",
-        "qwrt zxcv 0000 ;;;;",
-        "I do not know.",
-    )
-)
-
-
-ENDS = ("yes", "no", "0000")
-FILLER = 16  # words over which the tokens of one are measured
+# What is wrong with its numbers -> the fix; for `squashed` each dialect has its own.
+FIXES = {
+    "constant": "look at what it serves: a head of zeros, or one that was never loaded",
+    "row-order": "mend the server: its results must stand in the order of the rows it is sent",
+    "moves-with-batch": "mend the server: it must pool by the attention mask, and mask padding",
+}
 
 
 class TokenCountError(ReplyError):
@@ -71,13 +73,16 @@ class ServedRewardModel(RemoteRewardModel):
     Args:
         spec: Which one.
         client: Asks its server.
+
+    Attributes:
+        counts: Whether its server says how many tokens it read.
     """
 
     def __init__(self, spec: RewardModelSpec, client: Client) -> None:
         super().__init__(spec, endpoint_of(spec), client)
         self.dialect = dialects()[spec.family.name]
         self._renderer = TextRenderer(spec, load_tokenizer(spec), self.dialect)
-        self._counts = True  # whether replies say how many tokens were read
+        self.counts = True
 
     def render(self, items: Sequence[Item]) -> list[Rendered]:
         """Token ids of each conversation, and the texts a server without ids is sent."""
@@ -88,7 +93,8 @@ class ServedRewardModel(RemoteRewardModel):
         groups: dict[str, list[int]] = {}
         for i, row in enumerate(batch):
             groups.setdefault(row.texts[0] if self.dialect.reads == "pair" else "", []).append(i)
-        size = min(ROWS, math.ceil(len(batch) / self.endpoint.concurrency))
+        each = math.ceil(len(batch) / self.endpoint.concurrency)
+        size = min(ROWS, max(LEAST_ROWS, each))
         return [rows[i : i + size] for rows in groups.values() for i in range(0, len(rows), size)]
 
     def ask(self, rows: Sequence[Rendered]) -> list[float]:
@@ -104,8 +110,9 @@ class ServedRewardModel(RemoteRewardModel):
 
         Raises:
             MissingError: The model asked for is not served, or nothing can be scored.
-            RefusedModelError: Its numbers are squashed, it reads other tokens than it is sent or
-                not all of them, or its texts cannot be told exactly.
+            RefusedModelError: Its numbers are squashed or move with the rows beside them, it reads
+                other tokens than it is sent or not all of them, or its texts cannot be told
+                exactly.
         """
         self._check_served()
         rendered = self.render(PROBES)
@@ -129,10 +136,31 @@ class ServedRewardModel(RemoteRewardModel):
                 where=f"{self.endpoint.url}{self.dialect.path}",
                 fix="check endpoint and dialect in evalkit.toml, and the server's own log",
             ) from None
-        if problem := squashed(raw, on, identity=bool(self.spec.family.setting("identity"))):
-            raise self._refuse(problem, self.dialect.raw, "squashed", max(raw) - min(raw))
-        if not self._counts:
+        self._check_fault(squashed(raw, on, identity=bool(self.spec.family.setting("identity"))))
+        self._check_together(rows, raw)
+        if not self.counts:
             self._check_length()
+
+    def _check_together(self, rows: list[Rendered], alone: list[float]) -> None:
+        """Ask for rows in one request that were asked for alone.
+
+        Raises:
+            RefusedModelError: Their order or their company moves their scores.
+        """
+        asked = [*rows, *rows]  # which neither reversing nor sorting leaves as they are
+        while len(asked) > 1:
+            try:
+                together = self.ask(asked)
+            except ReplyError:  # such a server gets batches of several rows by halves, too
+                asked = asked[: len(asked) // 2]
+                continue
+            self._check_fault(mixed_up(alone, together))
+            return
+
+    def _check_fault(self, fault: Fault | None) -> None:
+        if fault:
+            fix = FIXES.get(fault.code, self.dialect.raw)
+            raise self._refuse(fault.what, fix, fault.code, fault.number)
 
     def _check_length(self) -> None:
         """Refuse a server that cuts conversations of `max_length` and does not say so.
@@ -187,11 +215,11 @@ class ServedRewardModel(RemoteRewardModel):
     def _ask(self, rows: Sequence[Rendered], *, raw: bool) -> list[float]:
         model = self.endpoint.model
         reply = self.client.ask(self.dialect.path, self.dialect.body(Request(model, rows, raw)))
-        check_same_model(reply, model)
+        check_same_model(reply, model, f"{self.endpoint.url}{self.dialect.path}")
         label = str(self.spec.family.setting("label"))
         scores = self.dialect.scores(reply, len(rows), label)
         read, sent = self.dialect.tokens(reply), sum(len(row.ids) for row in rows)
-        self._counts = read is not None
+        self.counts = read is not None
         if read is not None and read != sent:
             raise TokenCountError(read, sent)
         return scores
@@ -255,29 +283,6 @@ class ServedRewardModel(RemoteRewardModel):
             code=code,
             number=number,
         )
-
-
-def squashed(raw: Sequence[float], on: Sequence[float], *, identity: bool) -> str:
-    """Why scores of several conversations are no raw ones; empty if they are shown to be.
-
-    Args:
-        raw: With the activation off.
-        on: With it on; the same numbers where a server has no such switch.
-        identity: Whether the user says that there is no activation.
-    """
-    if len(set(raw)) == 1:
-        return f"it gives {raw[0]!r} to every conversation; a softmax over one label gives 1.0"
-    if any(not 0 <= score <= 1 for score in raw) or identity:
-        return ""
-    pairs = list(zip(raw, on, strict=True))
-    logistic = all(abs(1 / (1 + math.exp(-r)) - s) <= NEAR for r, s in pairs)
-    if logistic and any(abs(r - s) > NEAR for r, s in pairs):
-        return ""
-    return (
-        "all of its scores lie between 0 and 1, as if squashed, and asking for raw ones changes "
-        "nothing; if its config states a regression without any activation, say so with "
-        "parameters = { identity = true }"
-    )
 
 
 def load(spec: RewardModelSpec, *, device: str = "auto") -> ServedRewardModel:
