@@ -3,7 +3,8 @@
 That its scores are raw is not believed but shown: with the activation off and on, or by scores
 that nothing which squashes can give. That it reads all of a conversation is shown by the tokens it
 counts, or where it counts none, by the longest conversations and their ends. That it keeps the rows
-of one request apart is shown by rows asked for alone and together.
+of one request apart is shown by rows asked for alone and together, and that it is still the same by
+the same request after each batch.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ import math
 import sys
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from evalkit.data import Item, Message
-from evalkit.errors import MissingError, RefusedModelError
+from evalkit.errors import IntegrityError, MissingError, RefusedModelError
 from evalkit.reward_models import Rendered
 from evalkit.reward_models.remote.asking import RemoteRewardModel, check_same_model, endpoint_of
 from evalkit.reward_models.remote.client import Client, ReplyError
-from evalkit.reward_models.remote.dialects import Request, dialects
+from evalkit.reward_models.remote.dialects import Request, Served, dialects
 from evalkit.reward_models.remote.probes import (
     ENDS,
     FILLER,
+    GROSS,
     PROBES,
     QUESTION,
     Fault,
@@ -67,6 +72,22 @@ class TokenCountError(ReplyError):
         self.extra = read - sent
 
 
+class Seal(NamedTuple):
+    """By what a server is known again.
+
+    Attributes:
+        rows: Of one request.
+        scores: What they got when it was checked.
+        far: From which distance on a score is another one.
+        served: What the server said of itself.
+    """
+
+    rows: list[Rendered]
+    scores: list[float]
+    far: float
+    served: Served | None
+
+
 class ServedRewardModel(RemoteRewardModel):
     """A reward model behind one of `dialects`.
 
@@ -83,6 +104,7 @@ class ServedRewardModel(RemoteRewardModel):
         self.dialect = dialects()[spec.family.name]
         self._renderer = TextRenderer(spec, load_tokenizer(spec), self.dialect)
         self.counts = True
+        self._seal: Seal | None = None
 
     def render(self, items: Sequence[Item]) -> list[Rendered]:
         """Token ids of each conversation, and the texts a server without ids is sent."""
@@ -114,7 +136,7 @@ class ServedRewardModel(RemoteRewardModel):
                 other tokens than it is sent or not all of them, or its texts cannot be told
                 exactly.
         """
-        self._check_served()
+        served = self._check_served()
         rendered = self.render(PROBES)
         rows = [row for row in rendered if not row.problem]
         if len(rows) < 2:
@@ -137,17 +159,18 @@ class ServedRewardModel(RemoteRewardModel):
                 fix="check endpoint and dialect in evalkit.toml, and the server's own log",
             ) from None
         self._check_fault(squashed(raw, on, identity=bool(self.spec.family.setting("identity"))))
-        self._check_together(rows, raw)
+        self._seal = self._sealed(rows, raw, served)
         if not self.counts:
             self._check_length()
 
-    def _check_together(self, rows: list[Rendered], alone: list[float]) -> None:
-        """Ask for rows in one request that were asked for alone.
+    def _sealed(self, rows: list[Rendered], alone: list[float], served: Served | None) -> Seal:
+        """Ask for rows in one request that were asked for alone, and keep what came.
 
         Raises:
             RefusedModelError: Their order or their company moves their scores.
         """
         asked = [*rows, *rows]  # which neither reversing nor sorting leaves as they are
+        far = GROSS * float(np.ptp(alone))
         while len(asked) > 1:
             try:
                 together = self.ask(asked)
@@ -155,7 +178,46 @@ class ServedRewardModel(RemoteRewardModel):
                 asked = asked[: len(asked) // 2]
                 continue
             self._check_fault(mixed_up(alone, together))
-            return
+            return Seal(asked, together, far, served)
+        return Seal(rows[:1], alone[:1], far, served)
+
+    def _watch(self, outcomes: Sequence[list[float] | ReplyError]) -> None:
+        super()._watch(outcomes)
+        if self._seal and not all(isinstance(outcome, ReplyError) for outcome in outcomes):
+            self._check_same(self._seal)
+
+    def _check_same(self, seal: Seal) -> None:
+        """Refuse the rewards of a batch after which the server is not the one that was checked.
+
+        A connection that is lost shows it no more surely than a server that was replaced between
+        two requests: so it is asked after each batch, which is not stored before.
+
+        Raises:
+            IntegrityError: It says of itself, or of the same rows, something else.
+            ReplyError: It cannot be told.
+        """
+        served = self._says()
+        try:
+            scores = self.ask(seal.rows)
+        except TokenCountError as error:
+            raise self._changed(str(error)) from None
+        if served and seal.served and served._replace(models=()) != seal.served._replace(models=()):
+            raise self._changed(f"{seal.served} before, {served} now")
+        if served and self.endpoint.model not in served.models:
+            raise self._changed(f"it serves {listing([m[:80] for m in served.models])} now")
+        moved = np.abs(np.array(scores) - seal.scores)
+        if moved.max() > seal.far:
+            at = int(moved.argmax())
+            raise self._changed(f"a probe had {seal.scores[at]!r} and has {scores[at]!r} now")
+
+    def _changed(self, why: str) -> IntegrityError:
+        return IntegrityError(
+            f"the server of reward model {self.spec.name!r} is not the one any more that was "
+            f"checked when it was loaded: {why}; the batch under way is not kept",
+            where=self.endpoint.url,
+            fix="serve the declared model again; what was scored before is kept, the same command "
+            "goes on from there",
+        )
 
     def _check_fault(self, fault: Fault | None) -> None:
         if fault:
@@ -224,12 +286,19 @@ class ServedRewardModel(RemoteRewardModel):
             raise TokenCountError(read, sent)
         return scores
 
-    def _check_served(self) -> None:
+    def _says(self) -> Served | None:
+        """What the server says of itself, if there is a way to ask.
+
+        Raises:
+            ReplyError: Nothing that can be read.
+        """
         if not self.dialect.about:
-            return
+            return None
+        return self.dialect.served(self.client.ask(self.dialect.about), self.endpoint.model)
+
+    def _check_served(self) -> Served | None:
         try:
-            reply = self.client.ask(self.dialect.about)
-            found = self.dialect.served(reply, self.endpoint.model)
+            found = self._says()
         except ReplyError as error:
             raise MissingError(
                 f"the server of reward model {self.spec.name!r} does not say what it serves: "
@@ -237,6 +306,8 @@ class ServedRewardModel(RemoteRewardModel):
                 where=f"{self.endpoint.url}{self.dialect.about}",
                 fix="check endpoint and dialect in evalkit.toml",
             ) from None
+        if found is None:
+            return None
         if self.endpoint.model not in found.models:
             raise MissingError(
                 f"{self.endpoint.model!r} is not served; evalkit never takes another model in its "
@@ -245,6 +316,7 @@ class ServedRewardModel(RemoteRewardModel):
                 fix="serve it, or correct model in evalkit.toml",
             )
         self._check_details(found.max_length, found.revision, found.dtype, found.problem)
+        return found
 
     def _check_details(
         self, max_length: int | None, revision: str, dtype: str, problem: str
