@@ -204,13 +204,16 @@ def test_scores_between_0_and_1_are_raw_only_on_the_users_word(tmp_path, store):
 
 
 def test_an_activation_that_can_be_switched_shows_which_scores_are_raw():
-    from evalkit.reward_models.remote.served import squashed
+    from evalkit.reward_models.remote.probes import squashed
 
     inside, on = [0.2, 0.4, 0.9], [0.5498, 0.5987, 0.7109]  # σ of the first, by a table
-    assert squashed(inside, on, identity=False) == ""
-    assert "as if squashed" in squashed(inside, inside, identity=False)
-    assert squashed([-3.0, 0.4, 0.9], [-3.0, 0.4, 0.9], identity=False) == ""
-    assert "every conversation" in squashed([2.0, 2.0], [2.0, 2.0], identity=True)
+    assert squashed(inside, on, identity=False) is None
+    assert squashed([-3.0, 0.4, 0.9], [-3.0, 0.4, 0.9], identity=False) is None
+    fault = squashed(inside, inside, identity=False)
+    assert (fault.code, "as if squashed" in fault.what) == ("squashed", True)
+    assert fault.number == pytest.approx(0.7)
+    fault = squashed([2.0, 2.0], [2.0, 2.0], identity=True)
+    assert (fault.code, fault.number, "softmax" in fault.what) == ("constant", 2, False)
 
 
 @pytest.mark.parametrize("name", ["vllm-score", "vllm-rerank", "sglang-v1-classify"])

@@ -44,6 +44,9 @@ UNITS = {
     "squashed": "max − min",
     "double-bos": "tokens more than sent",
     "truncated-tail": "tokens fewer than sent",
+    "row-order": "rows in another's place",
+    "constant": "equal rewards",
+    "not-finite": "rewards that are not finite",
 }
 
 

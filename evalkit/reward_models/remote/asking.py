@@ -140,10 +140,15 @@ def endpoint_of(spec: RewardModelSpec) -> Endpoint:
     return spec.endpoint
 
 
-def check_same_model(reply: object, model: str) -> None:
+def check_same_model(reply: object, model: str, where: str = "") -> None:
     """Stop where a server answers as another model than it was asked for.
 
     A revision behind an `@`, or the date of a snapshot, is still the model.
+
+    Args:
+        reply: As JSON.
+        model: Asked for.
+        where: The address that was asked.
 
     Raises:
         MissingError: Naming both.
@@ -155,5 +160,6 @@ def check_same_model(reply: object, model: str) -> None:
         return
     raise MissingError(
         f"the server answers as {said[:80]!r}, where {model!r} was asked for",
+        where=where,
         fix="serve the model itself, or correct model in evalkit.toml",
     )

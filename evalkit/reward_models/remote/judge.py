@@ -133,7 +133,7 @@ class Judge(RemoteRewardModel):
                 "stream": False,
             },
         )
-        check_same_model(reply, self.endpoint.model)
+        check_same_model(reply, self.endpoint.model, f"{self.endpoint.url}{PATH}")
         return [self._verdict(reply)]
 
     def probe(self) -> None:

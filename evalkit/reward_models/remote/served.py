@@ -2,7 +2,9 @@
 
 That its scores are raw is not believed but shown: with the activation off and on, or by scores
 that nothing which squashes can give. That it reads all of a conversation is shown by the tokens it
-counts, or where it counts none, by the longest conversations and their ends.
+counts, or where it counts none, by the longest conversations and their ends. That it keeps the rows
+of one request apart is shown by rows asked for alone and together, and that it is still the same by
+the same request after each batch.
 """
 
 from __future__ import annotations
@@ -11,20 +13,33 @@ import math
 import sys
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from evalkit.data import Item, Message, Messages
-from evalkit.errors import MissingError, RefusedModelError
+import numpy as np
+
+from evalkit.data import Item, Message
+from evalkit.errors import IntegrityError, MissingError, RefusedModelError
 from evalkit.reward_models import Rendered
 from evalkit.reward_models.remote.asking import RemoteRewardModel, check_same_model, endpoint_of
 from evalkit.reward_models.remote.client import Client, ReplyError
-from evalkit.reward_models.remote.dialects import Request, dialects
+from evalkit.reward_models.remote.dialects import Request, Served, dialects
+from evalkit.reward_models.remote.probes import (
+    ENDS,
+    FILLER,
+    GROSS,
+    PROBES,
+    QUESTION,
+    Fault,
+    mixed_up,
+    squashed,
+)
 from evalkit.reward_models.remote.texts import TextRenderer
 from evalkit.reward_models.spec import DTYPES, RewardModelSpec, is_commit
 from evalkit.reward_models.tokenizer import load_tokenizer
 from evalkit.text import listing, printable
 
 ROWS = 32  # of one request: what text-embeddings-inference and Infinity take unless told otherwise
-NEAR = 0.01  # of a probability, computed in whatever precision
+LEAST_ROWS = 8  # so that a batch of what measures noise is a batch for the server too
 # Whether it reads more tokens than it is sent -> what `reward-models check` calls it, and the fix.
 OTHER_TOKENS = {
     True: (
@@ -37,20 +52,12 @@ OTHER_TOKENS = {
         "let the server cut nothing: serve it with a longer context, without truncation",
     ),
 }
-QUESTION = (Message("user", "Which is the capital of France?"),)
-PROBES: tuple[Messages, ...] = tuple(
-    (*QUESTION, Message("assistant", text))
-    for text in (
-        "Paris.",
-        "Berlin, obviously.",
-        "qwrt zxcv 0000 ;;;;",
-        "I do not know.",
-    )
-)
-
-
-ENDS = ("yes", "no", "0000")
-FILLER = 16  # words over which the tokens of one are measured
+# What is wrong with its numbers -> the fix; for `squashed` each dialect has its own.
+FIXES = {
+    "constant": "look at what it serves: a head of zeros, or one that was never loaded",
+    "row-order": "mend the server: its results must stand in the order of the rows it is sent",
+    "moves-with-batch": "mend the server: it must pool by the attention mask, and mask padding",
+}
 
 
 class TokenCountError(ReplyError):
@@ -65,19 +72,39 @@ class TokenCountError(ReplyError):
         self.extra = read - sent
 
 
+class Seal(NamedTuple):
+    """By what a server is known again.
+
+    Attributes:
+        rows: Of one request.
+        scores: What they got when it was checked.
+        far: From which distance on a score is another one.
+        served: What the server said of itself.
+    """
+
+    rows: list[Rendered]
+    scores: list[float]
+    far: float
+    served: Served | None
+
+
 class ServedRewardModel(RemoteRewardModel):
     """A reward model behind one of `dialects`.
 
     Args:
         spec: Which one.
         client: Asks its server.
+
+    Attributes:
+        counts: Whether its server says how many tokens it read.
     """
 
     def __init__(self, spec: RewardModelSpec, client: Client) -> None:
         super().__init__(spec, endpoint_of(spec), client)
         self.dialect = dialects()[spec.family.name]
         self._renderer = TextRenderer(spec, load_tokenizer(spec), self.dialect)
-        self._counts = True  # whether replies say how many tokens were read
+        self.counts = True
+        self._seal: Seal | None = None
 
     def render(self, items: Sequence[Item]) -> list[Rendered]:
         """Token ids of each conversation, and the texts a server without ids is sent."""
@@ -88,7 +115,8 @@ class ServedRewardModel(RemoteRewardModel):
         groups: dict[str, list[int]] = {}
         for i, row in enumerate(batch):
             groups.setdefault(row.texts[0] if self.dialect.reads == "pair" else "", []).append(i)
-        size = min(ROWS, math.ceil(len(batch) / self.endpoint.concurrency))
+        each = math.ceil(len(batch) / self.endpoint.concurrency)
+        size = min(ROWS, max(LEAST_ROWS, each))
         return [rows[i : i + size] for rows in groups.values() for i in range(0, len(rows), size)]
 
     def ask(self, rows: Sequence[Rendered]) -> list[float]:
@@ -104,10 +132,11 @@ class ServedRewardModel(RemoteRewardModel):
 
         Raises:
             MissingError: The model asked for is not served, or nothing can be scored.
-            RefusedModelError: Its numbers are squashed, it reads other tokens than it is sent or
-                not all of them, or its texts cannot be told exactly.
+            RefusedModelError: Its numbers are squashed or move with the rows beside them, it reads
+                other tokens than it is sent or not all of them, or its texts cannot be told
+                exactly.
         """
-        self._check_served()
+        served = self._check_served()
         rendered = self.render(PROBES)
         rows = [row for row in rendered if not row.problem]
         if len(rows) < 2:
@@ -129,10 +158,71 @@ class ServedRewardModel(RemoteRewardModel):
                 where=f"{self.endpoint.url}{self.dialect.path}",
                 fix="check endpoint and dialect in evalkit.toml, and the server's own log",
             ) from None
-        if problem := squashed(raw, on, identity=bool(self.spec.family.setting("identity"))):
-            raise self._refuse(problem, self.dialect.raw, "squashed", max(raw) - min(raw))
-        if not self._counts:
+        self._check_fault(squashed(raw, on, identity=bool(self.spec.family.setting("identity"))))
+        self._seal = self._sealed(rows, raw, served)
+        if not self.counts:
             self._check_length()
+
+    def _sealed(self, rows: list[Rendered], alone: list[float], served: Served | None) -> Seal:
+        """Ask for rows in one request that were asked for alone, and keep what came.
+
+        Raises:
+            RefusedModelError: Their order or their company moves their scores.
+        """
+        asked = [*rows, *rows]  # which neither reversing nor sorting leaves as they are
+        far = GROSS * float(np.ptp(alone))
+        while len(asked) > 1:
+            try:
+                together = self.ask(asked)
+            except ReplyError:  # such a server gets batches of several rows by halves, too
+                asked = asked[: len(asked) // 2]
+                continue
+            self._check_fault(mixed_up(alone, together))
+            return Seal(asked, together, far, served)
+        return Seal(rows[:1], alone[:1], far, served)
+
+    def _watch(self, outcomes: Sequence[list[float] | ReplyError]) -> None:
+        super()._watch(outcomes)
+        if self._seal and not all(isinstance(outcome, ReplyError) for outcome in outcomes):
+            self._check_same(self._seal)
+
+    def _check_same(self, seal: Seal) -> None:
+        """Refuse the rewards of a batch after which the server is not the one that was checked.
+
+        A connection that is lost shows it no more surely than a server that was replaced between
+        two requests: so it is asked after each batch, which is not stored before.
+
+        Raises:
+            IntegrityError: It says of itself, or of the same rows, something else.
+            ReplyError: It cannot be told.
+        """
+        served = self._says()
+        try:
+            scores = self.ask(seal.rows)
+        except TokenCountError as error:
+            raise self._changed(str(error)) from None
+        if served and seal.served and served._replace(models=()) != seal.served._replace(models=()):
+            raise self._changed(f"{seal.served} before, {served} now")
+        if served and self.endpoint.model not in served.models:
+            raise self._changed(f"it serves {listing([m[:80] for m in served.models])} now")
+        moved = np.abs(np.array(scores) - seal.scores)
+        if moved.max() > seal.far:
+            at = int(moved.argmax())
+            raise self._changed(f"a probe had {seal.scores[at]!r} and has {scores[at]!r} now")
+
+    def _changed(self, why: str) -> IntegrityError:
+        return IntegrityError(
+            f"the server of reward model {self.spec.name!r} is not the one any more that was "
+            f"checked when it was loaded: {why}; the batch under way is not kept",
+            where=self.endpoint.url,
+            fix="serve the declared model again; what was scored before is kept, the same command "
+            "goes on from there",
+        )
+
+    def _check_fault(self, fault: Fault | None) -> None:
+        if fault:
+            fix = FIXES.get(fault.code, self.dialect.raw)
+            raise self._refuse(fault.what, fix, fault.code, fault.number)
 
     def _check_length(self) -> None:
         """Refuse a server that cuts conversations of `max_length` and does not say so.
@@ -187,21 +277,28 @@ class ServedRewardModel(RemoteRewardModel):
     def _ask(self, rows: Sequence[Rendered], *, raw: bool) -> list[float]:
         model = self.endpoint.model
         reply = self.client.ask(self.dialect.path, self.dialect.body(Request(model, rows, raw)))
-        check_same_model(reply, model)
+        check_same_model(reply, model, f"{self.endpoint.url}{self.dialect.path}")
         label = str(self.spec.family.setting("label"))
         scores = self.dialect.scores(reply, len(rows), label)
         read, sent = self.dialect.tokens(reply), sum(len(row.ids) for row in rows)
-        self._counts = read is not None
+        self.counts = read is not None
         if read is not None and read != sent:
             raise TokenCountError(read, sent)
         return scores
 
-    def _check_served(self) -> None:
+    def _says(self) -> Served | None:
+        """What the server says of itself, if there is a way to ask.
+
+        Raises:
+            ReplyError: Nothing that can be read.
+        """
         if not self.dialect.about:
-            return
+            return None
+        return self.dialect.served(self.client.ask(self.dialect.about), self.endpoint.model)
+
+    def _check_served(self) -> Served | None:
         try:
-            reply = self.client.ask(self.dialect.about)
-            found = self.dialect.served(reply, self.endpoint.model)
+            found = self._says()
         except ReplyError as error:
             raise MissingError(
                 f"the server of reward model {self.spec.name!r} does not say what it serves: "
@@ -209,6 +306,8 @@ class ServedRewardModel(RemoteRewardModel):
                 where=f"{self.endpoint.url}{self.dialect.about}",
                 fix="check endpoint and dialect in evalkit.toml",
             ) from None
+        if found is None:
+            return None
         if self.endpoint.model not in found.models:
             raise MissingError(
                 f"{self.endpoint.model!r} is not served; evalkit never takes another model in its "
@@ -217,6 +316,7 @@ class ServedRewardModel(RemoteRewardModel):
                 fix="serve it, or correct model in evalkit.toml",
             )
         self._check_details(found.max_length, found.revision, found.dtype, found.problem)
+        return found
 
     def _check_details(
         self, max_length: int | None, revision: str, dtype: str, problem: str
@@ -255,29 +355,6 @@ class ServedRewardModel(RemoteRewardModel):
             code=code,
             number=number,
         )
-
-
-def squashed(raw: Sequence[float], on: Sequence[float], *, identity: bool) -> str:
-    """Why scores of several conversations are no raw ones; empty if they are shown to be.
-
-    Args:
-        raw: With the activation off.
-        on: With it on; the same numbers where a server has no such switch.
-        identity: Whether the user says that there is no activation.
-    """
-    if len(set(raw)) == 1:
-        return f"it gives {raw[0]!r} to every conversation; a softmax over one label gives 1.0"
-    if any(not 0 <= score <= 1 for score in raw) or identity:
-        return ""
-    pairs = list(zip(raw, on, strict=True))
-    logistic = all(abs(1 / (1 + math.exp(-r)) - s) <= NEAR for r, s in pairs)
-    if logistic and any(abs(r - s) > NEAR for r, s in pairs):
-        return ""
-    return (
-        "all of its scores lie between 0 and 1, as if squashed, and asking for raw ones changes "
-        "nothing; if its config states a regression without any activation, say so with "
-        "parameters = { identity = true }"
-    )
 
 
 def load(spec: RewardModelSpec, *, device: str = "auto") -> ServedRewardModel:
