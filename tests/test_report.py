@@ -1,9 +1,12 @@
 """What is written: the same bytes again, nothing in a text acts, numbers equal the comparison's."""
 
 import csv
+import dataclasses
 import io
 import json
+import math
 import re
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,8 +19,13 @@ from evalkit.pairing import TieRule, pair
 from evalkit.report import comparisons as report
 from evalkit.report import tables
 from evalkit.report.layout import escape
+from evalkit.report.track import tables as track_tables
 from evalkit.reward_models.families import family
 from evalkit.reward_models.spec import RewardModelSpec
+from evalkit.track import Options as TrackOptions
+from evalkit.track import track
+from tests.test_contrasts import side
+from tests.test_track import at, held
 
 HOSTILE = [
     "<script>window.pwned = 1</script>",
@@ -230,11 +238,46 @@ def test_largest_losses_and_wins_come_first():
     ],
 )
 def test_the_verdict_says_what_the_interval_supports(low, high, words):
-    import dataclasses
-
     found = comparison()
     rate = dataclasses.replace(found.overall.estimates["win_rate"], low=low, high=high)
     overall = dataclasses.replace(
         found.overall, estimates={**found.overall.estimates, "win_rate": rate}
     )
     assert words in tables.sentence(dataclasses.replace(found, overall=overall))
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_shares_of_160_prompts_are_rounded_as_the_exact_fractions_are(places):
+    for wins in range(-160, 161):
+        exact = round(Fraction(100 * wins, 160), places)  # a half goes to the even digit
+        assert Fraction(tables.points(wins / 160, places)) == exact
+        assert Fraction(tables.percent(wins / 160, places)) == exact
+        assert tables.points(wins / 160, places)[0] in "+-"
+
+
+def test_a_difference_is_one_number_in_every_table():
+    # 102 of 160 more wins are 63.75 points; 100 * (102 / 160) is the double just below
+    against = side("ref", np.zeros(160))
+    found = []
+    for step, wins in enumerate((0, 102)):
+        rewards = np.where(np.arange(160) < wins, 1.0, -1.0)
+        found.append(held(at(side("ab"[step], rewards), step), against))
+    assert found[1].overall.estimates["win_rate"].value == 0.6375
+    ((_, compared, *_),) = tables.contrast_table(found)[1:]
+    (said,) = tables.contrast_lines(found)
+    (block,) = track_tables.blocks(track([found], options=TrackOptions(window=1)))
+    assert compared == "+63.8"
+    assert ": +63.8 points on 160 prompts" in said
+    assert block.table[-1][4] == "+63.8 (up to a)"
+
+
+def test_an_end_of_an_interval_is_rounded_as_its_value_is():
+    e = comparison().overall.estimates["win_rate"]
+    ends = dataclasses.replace(e, value=0.6375, low=0.6375, high=0.6375)
+    assert tables.rate(ends) == "63.8 % [63.8, 63.8]"
+    assert tables.difference(ends) == "+63.8 [+63.8, +63.8]"
+
+
+@pytest.mark.parametrize("undefined", [None, math.nan, math.inf])
+def test_an_undefined_difference_is_no_number(undefined):
+    assert tables.points(undefined) == "n/a"

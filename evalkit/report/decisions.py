@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from evalkit.report.layout import aligned, markdown_table
+from evalkit.report.tables import percent, points
 from evalkit.text import count
 from evalkit.validate import Decision
 from evalkit.validate.decisions import AT_LIMIT, OK
@@ -87,7 +88,7 @@ def to_markdown(rows: Sequence[Decision]) -> list[str]:
 
 
 def _cells(row: Decision) -> tuple[str, ...]:
-    bias = "" if row.bias is None else f"{100 * row.bias:+.2f} ± {100 * (row.bias_stderr or 0):.2f}"
+    bias = "" if row.bias is None else f"{points(row.bias, 2)} ± {percent(row.bias_stderr or 0, 2)}"
     return (
         row.design,
         f"{row.n}",

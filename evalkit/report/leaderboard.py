@@ -123,7 +123,7 @@ def summary(board: Leaderboard) -> list[str]:
     gap, (a, b) = board.gap
     cycles = board.intransitive
     circle = UNDEFINED if cycles is None else f"{percent(cycles)} %"
-    worst = f"at most {100 * gap:.1f} percentage points from the observed win rates ({a}, {b})"
+    worst = f"at most {percent(gap)} percentage points from the observed win rates ({a}, {b})"
     lines.append(f"fit ({board.state}): {worst}; triples that go in circles: {circle}")
     return lines
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from evalkit.breakdown import FEWEST
 from evalkit.comparison import Comparison, Group
@@ -20,29 +21,54 @@ TESTS = ("difference", "points", "p (max-t)", "p (Holm)", "p (permutation)", "p 
          "effect size", "correlation", "detectable points", "prompts for 2 points")  # fmt: skip
 
 
+def percent(fraction: float, places: int = 1) -> str:
+    """A fraction in percent; 102/160 is 63.75 and not the double just below it."""
+    return f"{_hundredfold(fraction):.{places}f}"
+
+
+def points(difference: float | None, places: int = 1) -> str:
+    """A difference of fractions in percentage points, with its sign: `+2.1`."""
+    if difference is None or not math.isfinite(difference):
+        return UNDEFINED
+    return f"{_hundredfold(difference):+.{places}f}"
+
+
+def _hundredfold(fraction: float) -> float:
+    return round(100 * fraction, 9)
+
+
+def share(estimate: Estimate | None) -> str:
+    """A fraction as percent, without its interval."""
+    if estimate is None or estimate.value is None:
+        return UNDEFINED
+    return f"{percent(estimate.value)} %"
+
+
 def rate(estimate: Estimate) -> str:
     """A fraction as percent with its interval: `54.2 % [50.8, 57.6]`."""
     if estimate.value is None:
         return UNDEFINED
-    return f"{percent(estimate.value)} % {_interval(estimate, 100, 1)}"
+    return f"{share(estimate)} {_interval(estimate, percent)}"
 
 
-def percent(fraction: float) -> str:
-    """One decimal; 102/160 is 63.75 and not the double just below it."""
-    return f"{round(100 * fraction, 9):.1f}"
+def difference(estimate: Estimate | None) -> str:
+    """A difference in percentage points with its interval: `+2.1 [-0.3, +4.5]`."""
+    if estimate is None or estimate.value is None:
+        return UNDEFINED
+    return f"{points(estimate.value)} {_interval(estimate, points)}"
 
 
 def amount(estimate: Estimate) -> str:
     """A number in reward-model units with its interval: `0.31 [0.25, 0.37]`."""
     if estimate.value is None:
         return UNDEFINED
-    return f"{estimate.value:.3f} {_interval(estimate, 1, 3)}"
+    return f"{estimate.value:.3f} {_interval(estimate, '{:.3f}'.format)}"
 
 
-def _interval(estimate: Estimate, scale: float, places: int) -> str:
+def _interval(estimate: Estimate, form: Callable[[float], str]) -> str:
     if estimate.low is None or estimate.high is None:
         return "[undefined]"
-    return f"[{scale * estimate.low:.{places}f}, {scale * estimate.high:.{places}f}]"
+    return f"[{form(estimate.low)}, {form(estimate.high)}]"
 
 
 def cells(group: Group) -> list[str]:
@@ -121,9 +147,9 @@ def length_line(c: Comparison) -> str:
         learnt = f" (prior and difficulties from {pool} other answers)" if pool else ""
         return f"{name}: win rate at equal lengths {rate(controlled.estimate)}{learnt}; {longer}"
     if controlled.state == "extrapolated":
-        share = controlled.share_longer or 0.0
+        longer_on = percent(controlled.share_longer or 0.0)
         return (
-            f"{name}: longer on {percent(share)} % of prompts, so that a win rate at equal "
+            f"{name}: longer on {longer_on} % of prompts, so that a win rate at equal "
             f"lengths would be an extrapolation; {rate(c.lengths.matched)} on the half of the "
             f"prompts closest in length; {longer}"
         )
@@ -162,11 +188,11 @@ def contrast_lines(comparisons: Sequence[Comparison]) -> list[str]:
             continue
         band = "[no band]"
         if k.band.low is not None and k.band.high is not None:
-            band = f"[{100 * k.band.low:+.1f}, {100 * k.band.high:+.1f}]"
+            band = f"[{points(k.band.low)}, {points(k.band.high)}]"
         p = "" if k.band.p is None else f", p = {k.band.p:.2g}"
-        least = "" if k.detectable is None else f"; {100 * k.detectable:.1f} points were detectable"
+        least = "" if k.detectable is None else f"; {percent(k.detectable)} points were detectable"
         found.append(
-            f"{k.checkpoint} − {k.against} against {k.reference}: {100 * e.value:+.1f} points on "
+            f"{k.checkpoint} − {k.against} against {k.reference}: {points(e.value)} points on "
             f"{k.prompts} prompts {band}{p}{least}{_warned(k)}"
         )
     found += [
@@ -182,7 +208,7 @@ def contrast_table(comparisons: Sequence[Comparison]) -> list[list[str]]:
     found = [
         [
             printable(f"{k.checkpoint} − {k.against} ({k.reference})"),
-            f"{100 * (k.difference.estimate.value or 0.0):+.1f}",
+            points(k.difference.estimate.value),
             *(
                 UNDEFINED if value is None else f"{value:.2g}"
                 for value in (
@@ -194,7 +220,7 @@ def contrast_table(comparisons: Sequence[Comparison]) -> list[list[str]]:
                     k.difference.correlation,
                 )
             ),
-            UNDEFINED if k.detectable is None else f"{100 * k.detectable:.1f}",
+            UNDEFINED if k.detectable is None else percent(k.detectable),
             UNDEFINED if k.prompts_for_two_points is None else f"{k.prompts_for_two_points}",
         ]
         for k in contrasts(comparisons)
@@ -240,7 +266,7 @@ def left_out(c: Comparison) -> list[str]:
         *(f"{i}: {why}" for i, why in unmatched.unscored.items()),
     ]
     if c.worst_case is not None:
-        low, high = (f"{100 * end:.1f} %" for end in c.worst_case)
+        low, high = (f"{percent(end)} %" for end in c.worst_case)
         lines.append(f"had all of them been lost or won, the win rate would be {low} or {high}")
     return lines
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from evalkit.accuracy.result import Ranking
-from evalkit.report.accuracy.tables import Block, points
+from evalkit.report.accuracy.tables import Block
 from evalkit.report.layout import group_lines
-from evalkit.report.tables import UNDEFINED, percent, rate
+from evalkit.report.tables import UNDEFINED, difference, percent, rate
 from evalkit.statistics.model_ranking import SubsetTest
 from evalkit.text import count, listing, printable
 
@@ -57,7 +57,7 @@ def _differences(ranking: Ranking) -> list[list[str]]:
         *(
             [
                 printable(f"{names[pair.a]} − {names[pair.b]}"),
-                points(pair.estimate),
+                difference(pair.estimate),
                 _p(pair.p),
                 _p(pair.p_holm),
             ]

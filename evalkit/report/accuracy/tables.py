@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from evalkit.accuracy.result import Accuracies, AccuracyTable, Margins, Part
-from evalkit.report.tables import UNDEFINED, amount, percent, rate
-from evalkit.statistics.intervals import Estimate
+from evalkit.report.tables import UNDEFINED, amount, difference, rate, share
 from evalkit.suites.definition import Credit
 from evalkit.text import count, listing, printable
 
@@ -116,26 +115,6 @@ def notices(run: Accuracies) -> list[str]:
     return list(dict.fromkeys(filter(None, said)))
 
 
-def share(estimate: Estimate | None) -> str:
-    """A fraction as percent, without its interval."""
-    if estimate is None or estimate.value is None:
-        return UNDEFINED
-    return f"{percent(estimate.value)} %"
-
-
-def points(estimate: Estimate | None) -> str:
-    """A difference in percentage points with its interval: `+2.1 [-0.3, +4.5]`."""
-    if estimate is None or estimate.value is None:
-        return UNDEFINED
-    if estimate.low is None or estimate.high is None:
-        return f"{_signed(estimate.value)} [undefined]"
-    return f"{_signed(estimate.value)} [{_signed(estimate.low)}, {_signed(estimate.high)}]"
-
-
-def _signed(difference: float) -> str:
-    return f"{round(100 * difference, 9):+.1f}"
-
-
 # Tables
 
 
@@ -204,7 +183,7 @@ def _length(part: Part) -> list[str]:
     length = part.length
     if length is None:
         return [UNDEFINED] * len(LENGTH)
-    return [share(length.longest), share(length.shortest), points(length.ahead)]
+    return [share(length.longest), share(length.shortest), difference(length.ahead)]
 
 
 def _weight(place: Place, part: Part) -> str:
@@ -239,7 +218,7 @@ def _against_length(part: Part) -> str:
     ahead = length.ahead
     if ahead.value is None:
         return f"undefined against {baseline}"
-    by = f"{points(ahead)} points"
+    by = f"{difference(ahead)} points"
     if length.beaten:
         return f"better than {baseline} by {by}"
     if ahead.high is not None and ahead.high < 0:

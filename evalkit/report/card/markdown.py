@@ -10,7 +10,7 @@ from evalkit.card import Card
 from evalkit.report import calibration as calibrations
 from evalkit.report.card import words
 from evalkit.report.layout import escape, markdown_signature, markdown_table
-from evalkit.report.tables import rate
+from evalkit.report.tables import percent, rate
 from evalkit.statistics.intervals import Estimate
 from evalkit.statistics.reward_scale import QUANTILES, Quantiles
 from evalkit.suites import Suite
@@ -359,7 +359,7 @@ def _read(card: Card) -> str:
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part:,} ({100 * part / whole:.1f} %)" if whole else f"{part:,}"
+    return f"{part:,} ({percent(part / whole)} %)" if whole else f"{part:,}"
 
 
 def _number(value: float) -> str:

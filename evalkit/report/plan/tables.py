@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evalkit.gate.policy import RATES
 from evalkit.plan import Design, Plan, Settlement, Undecided
-from evalkit.report.tables import UNDEFINED, percent
+from evalkit.report.tables import UNDEFINED, percent, points
 from evalkit.text import count, listing
 
 METRICS = {"win_rate": "win rate", "win_probability": "win probability"}
@@ -26,7 +26,7 @@ def _question(plan: Plan) -> str:
     against = f"against {listing(plan.references)}"
     if len(plan.checkpoints) == 2:
         a, b = plan.checkpoints
-        return f"tell {a} from {b} {against}, were they {points(o.detect)} points of {metric} apart"
+        return f"tell {a} from {b} {against}, were they {_size(o.detect)} points of {metric} apart"
     (name,) = plan.checkpoints
     far = [percent(0.5 + sign * o.detect) for sign in (1, -1)]
     return f"tell {name} from 50 % {against}, were its {metric} {far[0]} % (or {far[1]} %),"
@@ -36,7 +36,7 @@ def title(plan: Plan) -> str:
     """What the numbers rest on."""
     o, mean = plan.options, plan.components.mean
     k = " and ".join(map(str, dict.fromkeys(plan.completions)))
-    there = f"difference there {100 * mean:+.1f} points"
+    there = f"difference there {points(mean)} points"
     if len(plan.checkpoints) == 1:
         there = f"{METRICS[o.metric]} there {percent(0.5 + mean)} %"
     return (
@@ -56,10 +56,9 @@ def _range(d: Design) -> str:
     return f"[{d.fewest:,}, {UNDEFINED if d.most is None else f'{d.most:,}'}]"
 
 
-def points(fraction: float) -> str:
-    """A difference of fractions in percentage points."""
-    places = 1 if fraction >= 0.0095 else 3
-    return f"{round(100 * fraction, 9):.{places}f}"
+def _size(difference: float) -> str:
+    """The size of a difference in percentage points, finer where it is small."""
+    return percent(difference, 1 if difference >= 0.0095 else 3)
 
 
 def table(plan: Plan) -> list[list[str]]:
@@ -78,7 +77,7 @@ def table(plan: Plan) -> list[list[str]]:
             f"{d.generated:,}",
             f"{d.answers:,}",
             f"{d.total:,}",
-            points(d.detectable),
+            _size(d.detectable),
             CHEAPEST if d is plan.cheapest else "",
         ]
         for d in plan.designs
@@ -209,11 +208,11 @@ def _is_rate(u: Undecided) -> bool:
 
 def _amount(u: Undecided, x: float) -> str:
     """A length: in points for rates, else in units of the metric."""
-    return f"{points(x)} points" if _is_rate(u) else f"{x:.3g}"
+    return f"{_size(x)} points" if _is_rate(u) else f"{x:.3g}"
 
 
 def _level(u: Undecided, x: float) -> str:
     """A place: in percent for rates, in points for a difference of them."""
     if not _is_rate(u):
         return f"{x:.4g}"
-    return f"{percent(x)} %" if u.judged.rule.margin is None else f"{100 * x:+.1f} points"
+    return f"{percent(x)} %" if u.judged.rule.margin is None else f"{points(x)} points"

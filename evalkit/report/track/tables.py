@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from evalkit.report import gate
-from evalkit.report.tables import UNDEFINED, percent, rate
+from evalkit.report.tables import UNDEFINED, percent, points, rate, share
 from evalkit.statistics.agreement import Agreement
 from evalkit.statistics.intervals import Estimate
 from evalkit.statistics.over_optimisation import Change
@@ -100,7 +100,7 @@ def _taken(curve: Curve, metric: str) -> str:
     found = curve.chosen
     best = "the best" if found.index == found.best else "the earliest within an error of the best"
     worth = f"{metric} {rate(found.corrected)} corrected for the choice"
-    return f"{at(curve.points[found.index])}, {best}: {worth}, {_percent(found.naive)} as measured"
+    return f"{at(curve.points[found.index])}, {best}: {worth}, {share(found.naive)} as measured"
 
 
 def _best(curve: Curve) -> str:
@@ -163,7 +163,7 @@ def _look(curve: Curve, look: DegradationLook) -> list[str]:
         return [NONE, NONE, NONE]
     best = curve.points[look.best].checkpoint
     p = UNDEFINED if look.p is None else f"{look.p:.4f}"
-    return [f"{_points(look.difference)} (up to {best})", _points(look.upper), p]
+    return [f"{points(look.difference)} (up to {best})", points(look.upper), p]
 
 
 def _sum(curve: Curve, t: int) -> str:
@@ -262,14 +262,3 @@ def _factor(change: Change | None) -> str:
         for x in (change.low, change.high)
     ]
     return f"×{math.exp(change.value):.2f} [{', '.join(ends)}]"
-
-
-def _points(difference: float | None) -> str:
-    """A difference of fractions in percentage points."""
-    if difference is None or not math.isfinite(difference):
-        return UNDEFINED
-    return f"{round(100 * difference, 9):+.1f}"
-
-
-def _percent(estimate: Estimate) -> str:
-    return UNDEFINED if estimate.value is None else f"{percent(estimate.value)} %"
