@@ -11,8 +11,8 @@ import numpy as np
 from evalkit.best_of_n.result import METRICS, BestOfN, Models, Options, Point, Signature
 from evalkit.data import CompletionSet, FloatArray, IntArray, Rewards
 from evalkit.errors import InputError, MissingError
-from evalkit.notices import notices
-from evalkit.pairing import NO_REWARD, PairedTable, Unmatched, match
+from evalkit.notices import of_sets
+from evalkit.pairing import NO_REWARD, match
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, rewards_of, score
 from evalkit.sets import NamedSet, check_names, read_prompts, read_set
@@ -302,29 +302,10 @@ def _result(
 
 
 def _cautions(scored: _Scored, kept: Mapping[str, int]) -> list[str]:
-    """What `compare` would say of these sets and reward models."""
-    unknown = np.full(len(kept), np.nan)
-    ids = np.array(list(kept), dtype=object)
-    # no rows are left out and none truncated here: both are said below, by reward model and k
-    table = PairedTable(
-        prompt_id=ids,
-        subset=ids,
-        checkpoint_reward=unknown,
-        reference_reward=unknown,
-        outcome=unknown,
-        probability=unknown,
-        order_gap=unknown,
-        order_shift=unknown,
-        checkpoint_tokens=unknown,
-        reference_tokens=unknown,
-        truncated=0,
-        unmatched=Unmatched(),
-    )
-    ours = scored.selected.completions
-    theirs = ours if scored.reference is None else scored.reference.completions
+    """What is to be said of the sets under either reward model."""
+    sets = [side.completions for side in (scored.reference, scored.selected) if side]
     models = {side.model.fingerprint: side.model for side in scored.distinct()}
-    # a temperature is of win probabilities, of which there are none
-    return [said for model in models.values() for said in notices(ours, theirs, model, table, 1.0)]
+    return [said for model in models.values() for said in of_sets(sets, model, kept)]
 
 
 def _of_sizes(

@@ -206,7 +206,7 @@ def _table(
     subsets = {p.prompt_id: p.subset for p in checkpoint.completions.prompts}
     subsets |= {p.prompt_id: p.subset for p in reference.completions.prompts if p.subset}
     outcome = outcomes(games.lead, tie=ties.margin, drop_ties=ties.drop)
-    table = PairedTable(
+    return PairedTable(
         prompt_id=np.array(kept, dtype=object),
         subset=np.array([subsets[prompt_id] for prompt_id in kept], dtype=object),
         checkpoint_reward=checkpoint.reward,
@@ -220,6 +220,3 @@ def _table(
         truncated=truncated,
         unmatched=unmatched,
     )
-    for column in (*table.columns().values(), table.order_gap, table.order_shift):
-        column.setflags(write=False)
-    return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,6 +81,9 @@ class PairedTable:
         reference_tokens: (P,) likewise.
         truncated: Completions of these prompts that lost tokens.
         unmatched: The prompts left out.
+
+    Raises:
+        ValueError: Columns of different lengths.
     """
 
     prompt_id: TextArray
@@ -95,6 +98,15 @@ class PairedTable:
     reference_tokens: FloatArray
     truncated: int
     unmatched: Unmatched
+
+    def __post_init__(self) -> None:
+        every = {f.name: getattr(self, f.name) for f in fields(self)}
+        columns = {name: of for name, of in every.items() if isinstance(of, np.ndarray)}
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of different lengths: {lengths}")
+        for column in columns.values():
+            column.setflags(write=False)
 
     @property
     def margin(self) -> FloatArray:
