@@ -12,7 +12,7 @@ import numpy as np
 from evalkit.data import CompletionSet, FloatArray, Item, Prompt, TextArray
 from evalkit.errors import InputError
 from evalkit.leaderboard.fitting import Played, check_players, fitted, refuse_missing
-from evalkit.leaderboard.result import Judge, Leaderboard, Options, Role
+from evalkit.leaderboard.result import Decider, Leaderboard, Options, Role
 from evalkit.notices import of_orders, of_sets, of_truncated
 from evalkit.pairing import (
     NO_REWARD,
@@ -85,7 +85,7 @@ def leaderboard(
     played = Played(
         roles=roles,
         digests={one.name: one.digest for one in sets},
-        judge=Judge(
+        decided_by=Decider(
             "reward model", reward_model.name, reward_model.fingerprint, reward_model.dtype,
             reward_model.max_length, reward_model.overlong, reward_model.family.output,
         ),
