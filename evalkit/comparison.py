@@ -12,7 +12,7 @@ from evalkit.breakdown import Breakdown, breakdown, contradictions
 from evalkit.data import CompletionSet, FloatArray, IntArray, Prompt
 from evalkit.errors import InputError
 from evalkit.lengths import Lengths, Pooled, lengths_of, sizes_of
-from evalkit.notices import notices
+from evalkit.notices import of_sets, of_table
 from evalkit.pairing import Missing, PairedTable, TieRule, bootstrap_keys
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.signature import Signature
@@ -236,16 +236,18 @@ def comparison_of(
     names = sorted(set(table.subset.tolist()) - {""})
     overall = _group(table, everything, units, options)
     subsets = {name: _group(table, table.rows(name), units, options) for name in names}
+    win_rates = {name: group.estimates["win_rate"] for name, group in subsets.items()}
     together = breakdown(
         table.outcome,
         {name: table.rows(name) for name in names},
-        [group.estimates["win_rate"] for group in subsets.values()],
+        list(win_rates.values()),
         units.clusters,
         units.keys,
     )
     sizes = sizes_of(table, checkpoint, reference)
     lengths = lengths_of(table, sizes, options.level, units.clusters, pool)
     first_shown = _first_shown(table, units, options)
+    temperature = temperature_of(options, reward_model)
     return Comparison(
         checkpoint=checkpoint,
         reference=reference,
@@ -256,18 +258,21 @@ def comparison_of(
         breakdown=together,
         lengths=lengths,
         worst_case=_worst_case(table),
-        notices=(
-            *notices(
-                checkpoint, reference, reward_model, table, temperature_of(options, reward_model)
-            ),
-            *contradictions(
-                together,
-                {name: group.estimates["win_rate"].value for name, group in subsets.items()},
-                overall.estimates["win_rate"].value,
-                options.level,
-            ),
-            *_few_clusters(units),
-            *_of_position(reward_model, first_shown),
+        notices=tuple(
+            dict.fromkeys(
+                [
+                    *of_sets([reference, checkpoint], reward_model, table.prompt_id.tolist()),
+                    *of_table(checkpoint.name, reference.name, table, reward_model, temperature),
+                    *contradictions(
+                        together,
+                        {name: rate.value for name, rate in win_rates.items()},
+                        overall.estimates["win_rate"].value,
+                        options.level,
+                    ),
+                    *_few_clusters(units),
+                    *_of_position(reward_model, first_shown),
+                ]
+            )
         ),
         signature=_signature(
             checkpoint, reference, reward_model, table, options, lengths.pool if lengths else ()

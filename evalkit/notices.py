@@ -2,55 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 
-from evalkit.data import CompletionSet
+from evalkit.data import CompletionSet, FloatArray
 from evalkit.pairing import PairedTable
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.text import count, listing
 
 
-def notices(
-    checkpoint: CompletionSet,
-    reference: CompletionSet,
-    reward_model: RewardModelSpec,
-    table: PairedTable,
-    temperature: float | None,
-) -> tuple[str, ...]:
-    """Everything to be said, each thing once.
+def of_sets(
+    sets: Sequence[CompletionSet], reward_model: RewardModelSpec, prompt_ids: Collection[str]
+) -> list[str]:
+    """What is to be said of completion sets and what scored them, whoever meets whom.
 
     Args:
-        checkpoint: The set under test.
-        reference: The set it is held against.
-        reward_model: What scored both.
-        table: What came of it.
-        temperature: Of the win probability; None if it is the model's own, or undefined.
+        sets: What was scored.
+        reward_model: What scored them.
+        prompt_ids: The prompts that numbers are made of.
     """
-    found = [reference.notice, checkpoint.notice, reward_model.notice]
-    found += _of_output(reward_model, table, temperature)
-    if left_out := sorted(table.unmatched.prompt_ids):
-        n = len(left_out) + len(table.prompt_id)
-        found.append(
-            f"{len(left_out)} of {n} prompts are left out of {checkpoint.name} against "
-            f"{reference.name}: {listing(left_out)}"
-        )
-    if unread := table.unmatched.unreadable:
-        found.append(f"{count(unread, 'prompt')} of these for want of a readable verdict")
-    kept = set(table.prompt_id.tolist())
+    found = [*(one.notice for one in sets), reward_model.notice, *_of_output(reward_model)]
+    kept = set(prompt_ids)
     found += [
-        f"{side.name}: {count(empty, 'empty completion')} scored as it is"
-        for side in (checkpoint, reference)
-        if (empty := sum(c == "" for p, c in side.answers() if p.prompt_id in kept))
+        f"{one.name}: {count(empty, 'empty completion')} scored as it is"
+        for one in sets
+        if (empty := sum(c == "" for p, c in one.answers() if p.prompt_id in kept))
     ]
-    if table.truncated:
-        found.append(f"{count(table.truncated, 'completion')} scored with tokens cut off")
-    found += _of_disagreement(table)
     if reward_model.dtype != "float32":
         found.append(
             f"rewards are computed in {reward_model.dtype}: margins below about "
             f"{reward_model.tolerance} of a reward's spread are numeric noise"
         )
-    return tuple(dict.fromkeys(notice for notice in found if notice))
+    return [notice for notice in found if notice]
+
+
+def of_table(
+    checkpoint: str,
+    reference: str,
+    table: PairedTable,
+    reward_model: RewardModelSpec,
+    temperature: float | None,
+) -> list[str]:
+    """What is to be said of one table: prompts left out, answers cut, a mean of few prompts.
+
+    Args:
+        checkpoint: Name of the set under test.
+        reference: Name of the set it is held against.
+        table: What came of it.
+        reward_model: What scored both.
+        temperature: Of the win probability; None if it is the model's own, or undefined.
+    """
+    found = []
+    if temperature is None and not reward_model.is_pairwise:
+        found.append(
+            f"{reward_model.name} gives {reward_model.family.output} scores, which state no "
+            "probability: no win probability without --temperature"
+        )
+    found += of_orders(reward_model, table.order_shift)
+    if left_out := sorted(table.unmatched.prompt_ids):
+        n = len(left_out) + len(table.prompt_id)
+        found.append(
+            f"{len(left_out)} of {n} prompts are left out of {checkpoint} against {reference}: "
+            f"{listing(left_out)}"
+        )
+    if unread := table.unmatched.unreadable:
+        found.append(f"{count(unread, 'prompt')} of these for want of a readable verdict")
+    return [*found, *of_truncated(table.truncated), *_of_disagreement(table)]
+
+
+def of_orders(reward_model: RewardModelSpec, order_shift: FloatArray) -> list[str]:
+    """How far a pair-preference model depends on the order; `order_shift` as in `PairedTable`."""
+    if np.all(np.isnan(order_shift)):
+        return []
+    return [
+        f"{reward_model.name} compares answers and gives none a reward; asked in both orders, its "
+        f"probability moves by {float(np.nanmean(order_shift)):.2f} on average"
+    ]
+
+
+def of_truncated(completions: int) -> list[str]:
+    """That so many completions lost tokens; nothing of none."""
+    return [f"{count(completions, 'completion')} scored with tokens cut off"] if completions else []
 
 
 def _of_disagreement(table: PairedTable) -> list[str]:
@@ -68,28 +101,15 @@ def _of_disagreement(table: PairedTable) -> list[str]:
     ]
 
 
-def _of_output(
-    reward_model: RewardModelSpec, table: PairedTable, temperature: float | None
-) -> list[str]:
+def _of_output(reward_model: RewardModelSpec) -> list[str]:
     """What the reward model's kind of output does not allow to be read out of it."""
-    output, name = reward_model.family.output, reward_model.name
-    if output == "preference" and np.all(np.isnan(table.order_gap)):
+    name = reward_model.name
+    if reward_model.is_pairwise:
         return []
-    if output == "preference":
-        gap = float(np.nanmean(table.order_shift))
-        return [
-            f"{name} compares answers and gives none a reward; asked in both orders, its "
-            f"probability moves by {gap:.2f} on average"
-        ]
     found = []
-    if output != "absolute":
+    if reward_model.family.output != "absolute":
         found.append(
             f"rewards of {name} are comparable within one prompt: read margins, not mean rewards"
-        )
-    if temperature is None:
-        found.append(
-            f"{name} gives {output} scores, which state no probability: no win probability without "
-            "--temperature"
         )
     if reward_model.family.note:
         found.append(f"{name}: {reward_model.family.note}")

@@ -85,10 +85,11 @@ def run(tmp_path):
         output = choices.pop("output", "bradley-terry")
         a = write(tmp_path / f"{choices.pop('name', 'a')}.jsonl", answers)
         b = None if others is None else write(tmp_path / "b.jsonl", others)
+        selector = fake_spec(select, output=output)
         with Store(tmp_path / "store.db") as store:
             return best_of_n(
                 a,
-                Models(fake_spec(select, output=output), scorer and fake_spec(scorer)),
+                Models(selector, fake_spec(scorer) if scorer else selector),
                 Workspace(tmp_path),
                 store,
                 reference=b,
@@ -159,6 +160,12 @@ def test_without_a_scorer_the_selector_decides_against_the_reference(run):
     win = brute_force(values_of(ANSWERS, lambda p, a: outcome(p, a, chosen)), 3)
     assert point.estimates["win_rate"].value == pytest.approx(win.mean(), rel=1e-12)
     assert "scored_reward" not in point.estimates
+
+
+def test_a_selector_named_as_scorer_too_is_one_reward_model(run):
+    alone, twice = run(others=OTHERS), run(others=OTHERS, scorer="fake")
+    assert report.to_json(twice) == report.to_json(alone)
+    assert json.loads(report.to_json(twice))["scorer"] is None
 
 
 def test_equal_rewards_against_the_reference_are_half_a_win(run):
@@ -291,7 +298,8 @@ def test_one_id_for_different_prompts_is_refused(run, tmp_path):
     (tmp_path / "c.jsonl").write_text(json.dumps(row))
     with Store(tmp_path / "s.db") as store, pytest.raises(IntegrityError, match="p1"):
         best_of_n(
-            write(tmp_path / "a.jsonl", ANSWERS), Models(fake_spec()), Workspace(tmp_path), store,
+            write(tmp_path / "a.jsonl", ANSWERS), Models(fake_spec(), fake_spec()),
+            Workspace(tmp_path), store,
             reference=str(tmp_path / "c.jsonl"),
         )  # fmt: skip
 

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.data import Message
+from evalkit.compare import compare
+from evalkit.comparison import Options as CompareOptions
+from evalkit.data import Message, conversation_key
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.leaderboard import Options, Signature, leaderboard, leaderboard_of_verdicts
 from evalkit.pairing import TieRule
 from evalkit.report import leaderboard as layout
 from evalkit.scoring import RunSettings
-from evalkit.store import Store
+from evalkit.store import Store, StoredReward
 from evalkit.workspace import Workspace
 from tests.fake_reward_model import FakeRewardModel, expected, fake_spec, hashed
 from tests.shared_data import SHARED, needs_shared
@@ -209,6 +211,44 @@ def test_the_anchor_is_0_and_moves_no_difference(run):
 
 
 # What is not as it should be
+
+
+def test_a_mean_margin_that_moves_no_strength_is_said_by_compare_alone(tmp_path):
+    # the outlier of a against b is p5, which is not where it stands among all prompts
+    rewards = {
+        "a": {"p2": 1, "p3": 1, "p4": 1, "p5": -50},
+        "b": dict.fromkeys(["p1", "p2", "p3", "p4", "p5"], 0),
+        "c": dict.fromkeys(["p1", "p2", "p3", "p4", "p5"], 5),
+    }
+    files = [write(tmp_path / f"{n}.jsonl", {p: [n] for p in of}) for n, of in rewards.items()]
+    rows = [
+        StoredReward(
+            conversation_key((Message("user", p), Message("assistant", name))),
+            reward,
+            3,
+            0,
+            "0" * 64,
+        )
+        for name, of in rewards.items()
+        for p, reward in of.items()
+    ]
+    model, workspace = fake_spec(), Workspace(tmp_path)
+    with Store(tmp_path / "store.db") as store:
+        store.add(model.fingerprint, model.manifest, rows, tolerance=1e-4, provenance={})
+        board = leaderboard(files, [], model, workspace, store, options=DROP)
+        (compared,) = compare(
+            files[:1], files[1:2], model, workspace, store, options=CompareOptions(missing="drop")
+        )
+    assert not any("different sides" in notice for notice in board.notices)
+    (said,) = [notice for notice in compared.notices if "different sides" in notice]
+    assert said.endswith("rests most on p5, p2, p3")
+
+
+def test_what_players_lost_or_left_empty_is_said_of_the_prompts_they_met_on(run):
+    players = {"a": {**some("yes"), "only a": [""]}, "b": {**some("no"), "p3": [""]}}
+    board = run(players, options=DROP)
+    said = [notice for notice in board.notices if "empty completion" in notice]
+    assert said == ["b: 1 empty completion scored as it is"]
 
 
 def test_missing_prompts_are_refused_or_counted(run):

@@ -1,5 +1,5 @@
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 
 import numpy as np
@@ -268,6 +268,14 @@ def test_columns_are_read_only():
     columns = [v for f in fields(table) if hasattr(v := getattr(table, f.name), "flags")]
     assert len(columns) == 10
     assert not any(column.flags.writeable for column in columns)
+
+
+@pytest.mark.parametrize("column", ["prompt_id", "order_shift"])
+def test_columns_of_different_lengths_are_refused(column):
+    table = pair(side("ckpt", SHARED), side("refs", SHARED), ties=HALF)
+    longer = np.concatenate([getattr(table, column)] * 2)
+    with pytest.raises(ValueError, match=f"'{column}': {2 * len(table.prompt_id)}"):
+        replace(table, **{column: longer})
 
 
 def test_frame_has_one_row_per_prompt_and_every_column():

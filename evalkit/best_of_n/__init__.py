@@ -11,8 +11,8 @@ import numpy as np
 from evalkit.best_of_n.result import METRICS, BestOfN, Models, Options, Point, Signature
 from evalkit.data import CompletionSet, FloatArray, IntArray, Rewards
 from evalkit.errors import InputError, MissingError
-from evalkit.notices import notices
-from evalkit.pairing import NO_REWARD, PairedTable, Unmatched, match
+from evalkit.notices import of_sets
+from evalkit.pairing import NO_REWARD, match
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, rewards_of, score
 from evalkit.sets import NamedSet, check_names, read_prompts, read_set
@@ -54,7 +54,7 @@ def best_of_n(
         IntegrityError: As for `evalkit.compare.compare`.
         MissingError: Completions without a reward under `missing="error"`.
     """
-    for model in filter(None, models):
+    for model in models:
         _refuse_pairwise(model)
     ours, theirs, options = _read(checkpoint, reference, workspace, options or Options())
     left_out = _absent(ours, theirs, workspace, options)
@@ -150,15 +150,15 @@ class _Side(NamedTuple):
 
 
 class _Scored(NamedTuple):
-    """The checkpoint as the selector and as the judge see it, the reference as the judge does."""
+    """The checkpoint as selector and scorer see it, the reference as the scorer does."""
 
     selected: _Side
-    judged: _Side
+    rescored: _Side
     reference: _Side | None
 
     def distinct(self) -> list[_Side]:
-        """Each side once, where selector and judge are one."""
-        sides = [self.selected, *([] if self.judged is self.selected else [self.judged])]
+        """Each side once, where selector and scorer are one."""
+        sides = [self.selected, *([] if self.rescored is self.selected else [self.rescored])]
         return [*sides, *([] if self.reference is None else [self.reference])]
 
 
@@ -176,13 +176,9 @@ def _score(
         return [_Side(s.completions, rewards_of(s.completions, scored), model) for s in sets]
 
     both = [found for found in (ours, theirs) if found]
-    if models.scorer is None:
-        selected, *reference = sides(models.selector, both)
-        judged = selected
-    else:
-        (selected,) = sides(models.selector, [ours])
-        judged, *reference = sides(models.scorer, both)
-    return _Scored(selected, judged, reference[0] if reference else None)
+    rescored, *reference = sides(models.scorer, both)
+    selected = rescored if models.are_one else sides(models.selector, [ours])[0]
+    return _Scored(selected, rescored, reference[0] if reference else None)
 
 
 def _unscored(scored: _Scored, sizes: Mapping[str, int], options: Options) -> dict[str, str]:
@@ -222,14 +218,14 @@ def _rows(rewards: Rewards, kept: Mapping[str, int]) -> _Rows:
 def _values(scored: _Scored, kept: Mapping[str, int], rows: _Rows) -> dict[str, FloatArray]:
     """What each completion is worth, by metric; the first of them is the selector's reward."""
     values = {"reward": scored.selected.rewards.reward[rows.order]}
-    judged = scored.judged.rewards.reward[rows.order]
-    if scored.judged is not scored.selected:
-        values["scored_reward"] = judged
+    rescored = scored.rescored.rewards.reward[rows.order]
+    if scored.rescored is not scored.selected:
+        values["scored_reward"] = rescored
     if scored.reference is not None:
         theirs = _rows(scored.reference.rewards, kept)
         _, i, j = all_pairs(rows.sizes, theirs.sizes)
-        margins = judged[i] - scored.reference.rewards.reward[theirs.order][j]
-        values["win_rate"] = mean_by_group(outcomes(margins), i, len(judged))
+        margins = rescored[i] - scored.reference.rewards.reward[theirs.order][j]
+        values["win_rate"] = mean_by_group(outcomes(margins), i, len(rescored))
     return values
 
 
@@ -302,29 +298,10 @@ def _result(
 
 
 def _cautions(scored: _Scored, kept: Mapping[str, int]) -> list[str]:
-    """What `compare` would say of these sets and reward models."""
-    unknown = np.full(len(kept), np.nan)
-    ids = np.array(list(kept), dtype=object)
-    # no rows are left out and none truncated here: both are said below, by reward model and k
-    table = PairedTable(
-        prompt_id=ids,
-        subset=ids,
-        checkpoint_reward=unknown,
-        reference_reward=unknown,
-        outcome=unknown,
-        probability=unknown,
-        order_gap=unknown,
-        order_shift=unknown,
-        checkpoint_tokens=unknown,
-        reference_tokens=unknown,
-        truncated=0,
-        unmatched=Unmatched(),
-    )
-    ours = scored.selected.completions
-    theirs = ours if scored.reference is None else scored.reference.completions
+    """What is to be said of the sets under either reward model."""
+    sets = [side.completions for side in (scored.reference, scored.selected) if side]
     models = {side.model.fingerprint: side.model for side in scored.distinct()}
-    # a temperature is of win probabilities, of which there are none
-    return [said for model in models.values() for said in notices(ours, theirs, model, table, 1.0)]
+    return [said for model in models.values() for said in of_sets(sets, model, kept)]
 
 
 def _of_sizes(
@@ -373,7 +350,7 @@ def _signature(
     ours, theirs = scored.selected.completions, scored.reference
     models = {
         key: value
-        for role, side in (("select", scored.selected), ("score", scored.judged))
+        for role, side in (("select", scored.selected), ("score", scored.rescored))
         for key, value in _settings(role, side.model).items()
     }
     return Signature(

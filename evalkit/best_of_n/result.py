@@ -90,15 +90,15 @@ class Signature(Line):
 
 
 class Models(NamedTuple):
-    """The reward model that chooses, and another that scores what it chose, if there is one."""
+    """The reward model that chooses, and the one that scores what it chose: often the same."""
 
     selector: RewardModelSpec
-    scorer: RewardModelSpec | None = None
+    scorer: RewardModelSpec
 
     @property
-    def judge(self) -> RewardModelSpec:
-        """What decides against the reference: the scorer, else the selector itself."""
-        return self.scorer or self.selector
+    def are_one(self) -> bool:
+        """Whether one reward model does both."""
+        return self.selector.fingerprint == self.scorer.fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,9 @@ class Point:
         short: Prompts with fewer than k completions, on which it is undefined: not among the `n`.
         n: Prompts averaged over.
         estimates: Means over prompts: `reward`, the selector's reward of its pick, and
-            `scored_reward`, the scorer's; `gain` and `scored_gain`, by how much they exceed that of
-            a plain completion of the same prompt, for k > 1; `win_rate` of the pick against the
-            reference. Only what was asked for.
+            `scored_reward`, that of a scorer which is another; `gain` and `scored_gain`, by how
+            much they exceed that of a plain completion of the same prompt, for k > 1; `win_rate` of
+            the pick against the reference. Only what was asked for.
     """
 
     k: int
@@ -159,7 +159,7 @@ class BestOfN:
                     "checkpoint": self.checkpoint.name,
                     "reference": "" if self.reference is None else self.reference.name,
                     "selector": self.models.selector.name,
-                    "scorer": self.models.judge.name,
+                    "scorer": self.models.scorer.name,
                     "k": point.k,
                     "kl": point.kl,
                     "metric": metric,

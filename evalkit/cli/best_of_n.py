@@ -83,7 +83,7 @@ def _run(context: Context, chosen: dict[str, Any], options: Options) -> BestOfN:
     session = Session(context, chosen)
     with session.open_store() as store:
         selector = session.reward_model(store)
-        scorer = None
+        scorer = selector
         if chosen["scorer"]:
             other = Session(context, {**chosen, **OWN, "reward_model": chosen["scorer"]})
             scorer = other.reward_model(store)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from evalkit.leaderboard.result import Judge, Leaderboard, Options, Player, Signature
+from evalkit.leaderboard.result import Decider, Leaderboard, Options, Player, Signature
 from evalkit.leaderboard.rewards import leaderboard
 from evalkit.leaderboard.verdicts import leaderboard_of_verdicts
 
 __all__ = [
-    "Judge",
+    "Decider",
     "Leaderboard",
     "Options",
     "Player",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evalkit.errors import InputError
-from evalkit.leaderboard.result import Judge, Leaderboard, Options, Player, Role, Signature
+from evalkit.leaderboard.result import Decider, Leaderboard, Options, Player, Role, Signature
 from evalkit.pairing import Missing
 from evalkit.statistics import bradley_terry
 from evalkit.statistics.bradley_terry import Strengths
@@ -27,7 +27,7 @@ class Played(NamedTuple):
     Attributes:
         roles: Name -> role, in the order of the games' numbers.
         digests: Name -> digest of its completions, where it has any.
-        judge: What decided.
+        decided_by: What decided.
         games: One for every prompt and two players; an outcome is NaN where ties are dropped.
         left_out: As for `Leaderboard`.
         unscored: As for `Leaderboard`.
@@ -37,7 +37,7 @@ class Played(NamedTuple):
 
     roles: Mapping[str, Role]
     digests: Mapping[str, str]
-    judge: Judge
+    decided_by: Decider
     games: Games
     left_out: Mapping[str, tuple[str, ...]]
     unscored: Mapping[str, str]
@@ -117,7 +117,7 @@ def fitted(played: Played, options: Options) -> Leaderboard:
         groups=tuple(
             tuple(names[k] for k in order if k in group) for group in map(set, ranks.groups)
         ),
-        judge=played.judge,
+        decided_by=played.decided_by,
         observed=matrices[0],
         fitted=matrices[1],
         gap=(quality.gap, (names[quality.pair[0]], names[quality.pair[1]])),
@@ -198,18 +198,18 @@ def _not_everywhere(played: Played) -> set[str]:
 
 
 def _signature(played: Played, options: Options, n: int, games: int) -> Signature:
-    judge = played.judge
+    decider = played.decided_by
     return Signature(
         players=tuple(
             f"{role[0]}={name}" + (f"#{played.digests[name][:12]}" if played.digests else "")
             for name, role in played.roles.items()
         ),
         anchor=options.anchor or "",
-        judge=f"{judge.name}#{judge.fingerprint[:16]}",
-        dtype=judge.dtype,
-        max_length=judge.max_length,
-        overlong=judge.overlong,
-        output=judge.output,
+        decided_by=f"{decider.name}#{decider.fingerprint[:16]}",
+        dtype=decider.dtype,
+        max_length=decider.max_length,
+        overlong=decider.overlong,
+        output=decider.output,
         outcome="soft" if options.soft else "hard",
         benchmark=options.benchmark or "",
         n=n,

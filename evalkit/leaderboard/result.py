@@ -49,9 +49,9 @@ class Signature(Line):
 
     Attributes:
         players: `c=` or `r=`, name, `#` and 12 digits of the digest of its completions, by name;
-            of verdicts no digest, as that of `judge` covers them.
+            of verdicts no digest, as that of `decided_by` covers them.
         anchor: The player at 0; empty if the strengths sum to 0.
-        judge: What decided: its name and the first 16 digits of its fingerprint, joined by `#`.
+        decided_by: Name and the first 16 digits of the fingerprint of what decided, joined by `#`.
         dtype, max_length, overlong, output: Of the reward model; of verdicts output is their
             coding, and the others are empty or 0.
         outcome: `hard` for win, tie and loss, `soft` for probabilities.
@@ -69,7 +69,7 @@ class Signature(Line):
 
     players: tuple[str, ...]
     anchor: str
-    judge: str
+    decided_by: str
     dtype: str
     max_length: int
     overlong: str
@@ -86,7 +86,7 @@ class Signature(Line):
     version: str
 
 
-class Judge(NamedTuple):
+class Decider(NamedTuple):
     """What decided the games: a reward model, or verdicts somebody already has.
 
     Attributes:
@@ -160,7 +160,7 @@ class Leaderboard:
         players: In the order of their strengths, which is a ranking only as far as the rank ranges
             say so.
         groups: Names: the first and all not surely below it, then the same among the rest.
-        judge: What decided the games.
+        decided_by: What decided the games.
         observed: (M, M) mean outcome of the row's player against the column's, in [0, 1]; NaN where
             they did not meet.
         fitted: (M, M) the probability the strengths give instead; ½ on the diagonal.
@@ -181,7 +181,7 @@ class Leaderboard:
 
     players: tuple[Player, ...]
     groups: tuple[tuple[str, ...], ...]
-    judge: Judge
+    decided_by: Decider
     observed: FloatArray
     fitted: FloatArray
     gap: tuple[float, tuple[str, str]]

@@ -12,14 +12,13 @@ import numpy as np
 from evalkit.data import CompletionSet, FloatArray, Item, Prompt, TextArray
 from evalkit.errors import InputError
 from evalkit.leaderboard.fitting import Played, check_players, fitted, refuse_missing
-from evalkit.leaderboard.result import Judge, Leaderboard, Options, Role
-from evalkit.notices import notices
+from evalkit.leaderboard.result import Decider, Leaderboard, Options, Role
+from evalkit.notices import of_orders, of_sets, of_truncated
 from evalkit.pairing import (
     NO_REWARD,
     Missing,
     PairedTable,
     TieRule,
-    Unmatched,
     match,
     pair,
     pair_preferences,
@@ -86,7 +85,7 @@ def leaderboard(
     played = Played(
         roles=roles,
         digests={one.name: one.digest for one in sets},
-        judge=Judge(
+        decided_by=Decider(
             "reward model", reward_model.name, reward_model.fingerprint, reward_model.dtype,
             reward_model.max_length, reward_model.overlong, reward_model.family.output,
         ),
@@ -204,16 +203,10 @@ def _notices(
     prompt_ids: TextArray,
     truncated: int,
 ) -> list[str]:
-    """What `compare` would say of these sets, each thing once."""
-    everything = replace(
-        tables[0],
-        prompt_id=prompt_ids,
-        order_gap=np.concatenate([table.order_gap for table in tables]),
-        order_shift=np.concatenate([table.order_shift for table in tables]),
-        truncated=truncated,
-        unmatched=Unmatched(),
-    )
-    # the temperature is of win probabilities, which no leaderboard of rewards has
+    """What is to be said of the players; of margins nothing, which move no strength."""
+    shift = np.concatenate([table.order_shift for table in tables])
     return [
-        notice for a, b in pairwise(sets) for notice in notices(a, b, reward_model, everything, 1.0)
+        *of_sets(sets, reward_model, prompt_ids.tolist()),
+        *of_orders(reward_model, shift),
+        *of_truncated(truncated),
     ]

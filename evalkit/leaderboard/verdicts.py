@@ -18,7 +18,7 @@ from evalkit.formats.preferences import (
     read_judge,
 )
 from evalkit.leaderboard.fitting import Played, check_players, fitted, refuse_missing
-from evalkit.leaderboard.result import Judge, Leaderboard, Options, Role
+from evalkit.leaderboard.result import Decider, Leaderboard, Options, Role
 from evalkit.statistics.games import Games
 from evalkit.statistics.outcomes import mean_by_group, outcomes
 from evalkit.text import count, listing
@@ -59,7 +59,7 @@ def leaderboard_of_verdicts(
     verdicts, coding = read_judge(source, annotator, coding)
     verdicts = _chosen(verdicts, checkpoints, references, source)
     said = sorted((v.prompt_id, v.reference, v.model, repr(v.preference)) for v in verdicts)
-    judge = Judge(
+    decider = Decider(
         kind="verdicts",
         name=verdicts[0].annotator or Path(source).name,
         fingerprint=digest("verdicts", [coding, said]),
@@ -77,7 +77,7 @@ def leaderboard_of_verdicts(
     played = Played(
         roles=roles,
         digests={},
-        judge=judge,
+        decided_by=decider,
         games=_games(given, chances, list(roles), options),
         left_out=left_out,
         unscored=silent,

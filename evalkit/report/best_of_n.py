@@ -68,14 +68,14 @@ def to_json(found: BestOfN) -> bytes:
 
 def document(found: BestOfN) -> dict[str, object]:
     """Everything a program needs; rates are fractions, undefined values null."""
-    scorer = found.models.scorer
+    selector, scorer = found.models
     return {
         "schema_version": SCHEMA_VERSION,
         "checkpoint": found.checkpoint.name,
         "step": found.checkpoint.step,
         "reference": None if found.reference is None else found.reference.name,
-        "selector": _model(found.models.selector),
-        "scorer": None if scorer is None else _model(scorer),
+        "selector": _model(selector),
+        "scorer": None if found.models.are_one else _model(scorer),
         "prompts": found.prompts,
         "left_out": dict(found.left_out),
         "points": [
@@ -178,8 +178,8 @@ def summary(found: BestOfN) -> list[str]:
         f"best of {point.k}: {found.models.selector.name} gives its pick {amount(gain)} more than "
         f"a plain completion of the same prompt ({count(point.n, 'prompt')})"
     ]
-    if scorer is None or scorer.fingerprint == found.models.selector.fingerprint:
-        lines.append("the reward model that chooses is the one that judges: see --score-with")
+    if found.models.are_one:
+        lines.append("the reward model that chooses is the one that scores: see --score-with")
     else:
         scored = point.estimates["scored_gain"]
         lines.append(f"by {scorer.name} that pick gains {amount(scored)}: {_verdict(scored)}")
@@ -196,7 +196,7 @@ def _verdict(gain: Estimate) -> str:
 
 def _title(found: BestOfN) -> str:
     selector, scorer = found.models
-    scored = "" if scorer is None else f", scored by {_named(scorer)}"
+    scored = "" if found.models.are_one else f", scored by {_named(scorer)}"
     against = "" if found.reference is None else f" against {found.reference.name}"
     return (
         f"{found.checkpoint.name}{against}: best of k by {_named(selector)}{scored}; "
@@ -212,11 +212,11 @@ def _columns(found: BestOfN) -> dict[str, str]:
     """The metrics there are, and what people call them."""
     selector, scorer = found.models
     columns = {"reward": f"reward by {selector.name}", "gain": "gain over k = 1"}
-    if scorer is not None:
+    if not found.models.are_one:
         columns["scored_reward"] = f"reward by {scorer.name}"
         columns["scored_gain"] = "its gain over k = 1"
     if found.reference is not None:
-        columns["win_rate"] = f"win rate by {found.models.judge.name}"
+        columns["win_rate"] = f"win rate by {scorer.name}"
     return columns
 
 

@@ -27,10 +27,10 @@ OUTCOMES = {False: "win, tie or loss", True: "probabilities"}
 
 def to_text(board: Leaderboard) -> str:
     """The table for a terminal, with groups, fit, notices and signature below."""
-    judge = board.judge
+    decider = board.decided_by
     body = [list(HEAD), *_rows(board)]
     lines = [
-        f"{judge.kind} {printable(judge.name)} #{judge.fingerprint[:16]}; {board.n} prompts, "
+        f"{decider.kind} {printable(decider.name)} #{decider.fingerprint[:16]}; {board.n} prompts, "
         f"{board.games} games; outcomes: {OUTCOMES[board.options.soft]}; "
         f"{100 * board.options.level:g} % intervals and rank ranges"
     ]
@@ -67,7 +67,7 @@ def document(board: Leaderboard) -> dict[str, object]:
     gap, between = board.gap
     return {
         "schema_version": SCHEMA_VERSION,
-        "judge": board.judge._asdict(),
+        "decided_by": board.decided_by._asdict(),
         "n": board.n,
         "games": board.games,
         "outcome": board.signature.outcome,
@@ -96,7 +96,7 @@ def document(board: Leaderboard) -> dict[str, object]:
 def to_csv(board: Leaderboard) -> bytes:
     """A player on a line, numbers in full; text cells cannot act as formulas."""
     shared = {
-        "judge": board.judge.name,
+        "decided_by": board.decided_by.name,
         "n": board.n,
         "level": board.options.level,
         "state": board.state,
