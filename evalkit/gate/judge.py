@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from evalkit.gate.policy import ALARM, PREVIOUS, RATES, Policy, Rule
-from evalkit.gate.saved import Difference, SavedResult, saved_alarms, saved_results
+from evalkit.gate.saved import Difference, SavedResult, saved_alarms, saved_left_out, saved_results
 from evalkit.statistics.gates import (
     Decision,
     Interval,
@@ -141,7 +141,8 @@ def judge(result: Mapping[str, Any], policy: Policy) -> Verdict:
     Every rule is asked of every checkpoint under test and every reference: of a comparison, all
     checkpoints that are no rule's baseline; of a run, the newest, under each reward model. What a
     rule names and the result lacks fails. A result that left prompts out, or has no interval, does
-    not pass; at most it is inconclusive. Alarms of a run have their own error and share none.
+    not pass; at most it is inconclusive, an alarm that prompts left out may have hidden included.
+    Alarms of a run have their own error and share none.
 
     Args:
         result: The JSON that `evalkit compare -o result.json` wrote, or `evalkit track`.
@@ -180,7 +181,8 @@ def _quiet(result: Mapping[str, Any], rule: Rule) -> Judged:
     if raised is None:
         return _answer(q, Decision("fail", "the result is of no run, which alone has alarms"), None)
     why = "; ".join(raised) or "none is raised"
-    judged = _answer(q, Decision("fail" if raised else "pass", why), None)
+    decision = Decision("fail" if raised else "pass", why)
+    judged = _answer(q, decision, None, left_out=saved_left_out(result))
     return replace(judged, value=float(len(raised)))
 
 
