@@ -130,8 +130,19 @@ def test_prompts_that_a_checkpoint_lacks_are_left_out_of_all_and_said():
     sides = [at(side(f"c{k}", r), k) for k, r in enumerate(rewards)]
     (curve,) = track([[held(one, ref) for one in sides]]).curves
     assert len(curve.prompt_id) == 35
-    assert "5 prompts not answered at every checkpoint left out" in curve.notices
+    assert "5 prompts without a win_rate at every checkpoint left out" in curve.notices
+    assert not any("the newest checkpoint" in notice for notice in curve.notices)  # it is c1
     assert curve.points[0].estimate.value == pytest.approx(np.mean(np.array(rewards[0][5:]) > 0))
+
+
+def test_how_far_the_newest_checkpoint_shrinks_the_common_prompts_is_said():
+    rng, ref = np.random.default_rng(3), side("ref", np.zeros(40))
+    rewards = [list(rng.normal(size=40)) for _ in range(3)]
+    rewards[0][:2] = [None] * 2
+    rewards[2][:30] = [None] * 30
+    (curve,) = track([[held(at(side(f"c{k}", r), k), ref) for k, r in enumerate(rewards)]]).curves
+    (said,) = (notice for notice in curve.notices if "the newest checkpoint" in notice)
+    assert "c2 leaves 10 of the 38 prompts that the earlier ones share" in said
 
 
 # Several reward models

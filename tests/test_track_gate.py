@@ -187,6 +187,29 @@ def test_a_comparison_has_no_alarms_so_that_it_cannot_pass_for_none():
     assert "of no run" in only.reason
 
 
+def test_one_partial_checkpoint_does_not_pass_for_a_run_without_alarm(tmp_path):
+    rng, ref = np.random.default_rng(3), side("ref", np.zeros(200))
+    skill = rng.normal(size=200)
+    rewards = [list(skill + rng.normal(size=200) + shift) for shift in PEAK]
+    comparisons = [held(at(side(f"c{k}", r), k), ref) for k, r in enumerate(rewards)]
+    history = tmp_path / "run.jsonl"
+    assert judged([comparisons], ALARM, history=history).verdict.state == "fail"
+    partial = [held(at(side("c99", [*rewards[0][:8], *[None] * 192]), 99), ref)]
+    found = judged([partial], ALARM, history=history)
+    (alarm,) = found.verdict.judged
+    assert (alarm.state, alarm.left_out, found.exit_code) == ("inconclusive", 192, 4)
+    assert alarm.reason == "none is raised, were it not for 192 prompts left out"
+
+
+def test_an_alarm_on_the_prompts_that_remain_fails_a_partial_run():
+    rng, ref = np.random.default_rng(3), side("ref", np.zeros(300))
+    skill = rng.normal(size=300)
+    rewards = [list(skill + rng.normal(size=300) + shift) for shift in PEAK]
+    rewards[2][:5] = [None] * 5
+    comparisons = [held(at(side(f"c{k}", r), k), ref) for k, r in enumerate(rewards)]
+    assert judged([comparisons], ALARM).verdict.state == "fail"
+
+
 @pytest.mark.parametrize(
     "beside",
     [{"bound": 0.5}, {"bound": 0.0}, {"margin": 0.0}, {"strict": True}, {"subset": "x"},

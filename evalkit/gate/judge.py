@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from evalkit.gate.policy import ALARM, PREVIOUS, RATES, Policy, Rule
-from evalkit.gate.saved import Difference, SavedResult, saved_alarms, saved_results
+from evalkit.gate.saved import Difference, SavedResult, saved_alarms, saved_left_out, saved_results
+from evalkit.statistics.few_deciding import Differing, LossRule, prompts_to_decide_few
 from evalkit.statistics.gates import (
     Decision,
     Interval,
     State,
     at_level,
-    divergence,
     hoeffding,
     prompts_to_decide,
     regression_state,
@@ -52,7 +51,7 @@ class Judged:
         left_out: Prompts that could not be paired or scored, on both sides of a margin.
         deciding: For a margin, prompts on which the two differ; else None.
         n_needed: If inconclusive, prompts on which a new run would decide with a chance of 80 %
-            were the present value true; None if none can be told.
+            were the present value and spread true; None if none can be told.
         reason: Why, on one line.
     """
 
@@ -141,7 +140,8 @@ def judge(result: Mapping[str, Any], policy: Policy) -> Verdict:
     Every rule is asked of every checkpoint under test and every reference: of a comparison, all
     checkpoints that are no rule's baseline; of a run, the newest, under each reward model. What a
     rule names and the result lacks fails. A result that left prompts out, or has no interval, does
-    not pass; at most it is inconclusive. Alarms of a run have their own error and share none.
+    not pass; at most it is inconclusive, an alarm that prompts left out may have hidden included.
+    Alarms of a run have their own error and share none.
 
     Args:
         result: The JSON that `evalkit compare -o result.json` wrote, or `evalkit track`.
@@ -180,7 +180,8 @@ def _quiet(result: Mapping[str, Any], rule: Rule) -> Judged:
     if raised is None:
         return _answer(q, Decision("fail", "the result is of no run, which alone has alarms"), None)
     why = "; ".join(raised) or "none is raised"
-    judged = _answer(q, Decision("fail" if raised else "pass", why), None)
+    decision = Decision("fail" if raised else "pass", why)
+    judged = _answer(q, decision, None, left_out=saved_left_out(result))
     return replace(judged, value=float(len(raised)))
 
 
@@ -270,18 +271,27 @@ def _prompts_for_difference(
     rule: Rule, found: Difference, level: float, shared: float
 ) -> int | None:
     margin, i = rule.margin or 0.0, found.interval
-    if found.deciding < FEW_DECIDING:
-        share = found.deciding / found.prompts
-        if rule.metric not in RATES or i.clusters < found.prompts or share >= margin:
-            return None
-        return math.ceil(math.log(2 / (1 - level)) / divergence(share, margin))
     if i.value is None:
         return None
     fails_below = 0.0 if rule.strict else -margin
+    if found.deciding < FEW_DECIDING:
+        if rule.metric not in RATES or i.clusters < found.prompts:
+            return None
+        how = LossRule(margin, fails_below, level, shared, FEW_DECIDING)
+        if needed := prompts_to_decide_few(_differing(found, i.value), how, power=POWER):
+            return needed
     targets = [(-margin, level)] if i.value > -margin else []
     targets += [(fails_below, shared)] if i.value < fails_below else []
     numbers = [prompts_to_decide(i, target, level=at, power=POWER) for target, at in targets]
     return min((n for n in numbers if n is not None), default=None)
+
+
+def _differing(found: Difference, value: float) -> Differing:
+    share = found.deciding / found.prompts
+    if not share:
+        return Differing(0.0, 0.0, 1.0)
+    square = (found.interval.stderr or 0.0) ** 2 * (found.prompts - 1) + value**2
+    return Differing(share, value, min(1.0, square / share))
 
 
 def _answer(

@@ -191,6 +191,16 @@ def saved_alarms(result: Mapping[str, Any]) -> list[str] | None:
     return list(_raised(result)) if "curves" in result else None
 
 
+def saved_left_out(run: Mapping[str, Any]) -> int:
+    """How many prompts the curves of a saved run leave out, under one reward model or another.
+
+    Raises:
+        InputError: It is malformed.
+    """
+    curves = [_table(row, "curves") for row in _list(run["curves"], "curves")]
+    return len({i for curve in curves for i in _names(curve.get("left_out"), "left_out")})
+
+
 def _raised(run: Mapping[str, Any]) -> Iterator[str]:
     for curve in (_table(row, "curves") for row in _list(run["curves"], "curves")):
         if at := _names(curve.get("alarms"), "alarms"):

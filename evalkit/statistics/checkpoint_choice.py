@@ -88,7 +88,9 @@ class Chosen:
         naive: Mean of the chosen column: too high on average, as it was chosen for being high.
         corrected: The same where each prompt is scored by checkpoints chosen without it. Its
             standard error is that of the chosen mean and the size of the correction, root of the
-            sum of squares: what was chosen varies too. All None with fewer than two clusters.
+            sum of squares: what was chosen varies too. Its interval is Student's t; where that of
+            the chosen mean is a betting interval (`intervals.mean`), it reaches no less far, the
+            correction included. All None with fewer than two clusters.
     """
 
     index: int
@@ -134,38 +136,43 @@ def chosen(
     np.add.at(sums, label, table)
     sizes = np.bincount(label).astype(np.float64)
     index = _earliest(sums, sizes)
-    held_out = np.zeros(len(table))
+    change = 0.0  # summed first and divided once: what does not differ must come out as 0
     for fold in _folds(np.asarray(keys)[first], splits):
         for f in range(int(fold.max()) + 1):
             rest = fold != f
             pick = _earliest(sums[rest], sizes[rest]) if rest.any() else index
             scored = ~rest[label]
-            held_out[scored] += table[scored, pick] / splits
-    naive = mean(table[:, index], bounded=False, level=level, clusters=clusters)
-    estimates = [naive, _corrected(naive, held_out)]
+            change += float(np.sum(table[scored, pick] - table[scored, index]))
+    naive = mean(table[:, index], bounded=bounded, level=level, clusters=clusters)
+    corrected = _corrected(naive, change / (splits * len(table)))
     if bounded:
-        estimates = [_in_unit(estimate) for estimate in estimates]
-    return Chosen(index, int(np.argmax(curve.values)), *estimates)
+        corrected = _in_unit(corrected)
+    return Chosen(index, int(np.argmax(curve.values)), naive, corrected)
 
 
-def _corrected(naive: Estimate, held_out: FloatArray) -> Estimate:
+def _corrected(naive: Estimate, change: float) -> Estimate:
+    """The estimate moved by a change, as uncertain as both; at least as wide as a betting one."""
     if naive.value is None or naive.stderr is None:
         return replace(naive, value=None, low=None, high=None)
-    value = float(held_out.mean())
-    stderr = math.hypot(naive.stderr, naive.value - value)
-    if not stderr:
-        return replace(naive, value=value)
+    value = naive.value + change
+    stderr = math.hypot(naive.stderr, change)
     half = float(stdtrit(naive.clusters - 1, (1 + naive.level) / 2)) * stderr
-    return replace(
-        naive, value=value, low=value - half, high=value + half, stderr=stderr, method="t"
-    )
+    lows, highs = ([value - half], [value + half]) if stderr else ([], [])
+    if naive.method == "betting" and naive.low is not None and naive.high is not None:
+        lows.append(naive.low + min(0.0, change))
+        highs.append(naive.high + max(0.0, change))
+    low, high = min(lows, default=None), max(highs, default=None)
+    method = "t" if stderr and naive.method != "betting" else naive.method
+    return replace(naive, value=value, low=low, high=high, stderr=stderr, method=method)
 
 
 def _in_unit(estimate: Estimate) -> Estimate:
-    """With the interval's part in [0, 1]: what it loses is no value."""
-    if estimate.low is None or estimate.high is None:
-        return estimate
-    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
+    """With its part in [0, 1]: what it loses is no value."""
+    value, low, high = (
+        None if x is None else min(1.0, max(0.0, x))
+        for x in (estimate.value, estimate.low, estimate.high)
+    )
+    return replace(estimate, value=value, low=low, high=high)
 
 
 def _earliest(sums: FloatArray, sizes: FloatArray) -> int:

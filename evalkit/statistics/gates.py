@@ -240,11 +240,14 @@ def prompts_to_decide(
     ratio = (NormalDist().inv_cdf((1 + level) / 2) + spare) / distance
     if ratio >= math.sqrt(MOST_PROMPTS / n):
         return None
-    return _least(decided, max(2, math.ceil(n * ratio**2)))
+    return least(decided, max(2, math.ceil(n * ratio**2)))
 
 
-def _least(reached: Callable[[int], bool], guess: int) -> int:
-    """The least number from 2 on for which a condition holds, and from which on it does."""
+def least(reached: Callable[[int], bool], guess: int) -> int:
+    """The least number from 2 on for which a condition holds, and from which on it does.
+
+    Where it comes and goes, one for which it holds and for the number below does not.
+    """
     low, high = 1, guess
     while not reached(high):
         low, high = high, 2 * high

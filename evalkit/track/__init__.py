@@ -193,8 +193,7 @@ def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _R
         for k in (column, TOKENS)
     )
     notices = dict.fromkeys(notice for e in mine for notice in e.notices)
-    if lacking := len(set.union(*known)) - len(shared):
-        notices[f"{count(lacking, 'prompt')} not answered at every checkpoint left out"] = None
+    notices |= dict.fromkeys(_of_prompts(mine, known, len(shared), metric))
     return _Run(
         f"{model.name}#{model.fingerprint[:16]}",
         mine,
@@ -204,6 +203,26 @@ def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _R
         _left_out(mine),
         tuple(notices),
     )
+
+
+def _of_prompts(
+    entries: Sequence[Entry], known: Sequence[set[str]], shared: int, metric: Metric
+) -> list[str]:
+    """How many prompts are left out of all checkpoints, and how far the newest one is why.
+
+    Alarms at earlier checkpoints are those of the prompts that remain, so that one may be gone.
+    """
+    found = []
+    if lacking := len(set.union(*known)) - shared:
+        found.append(f"{count(lacking, 'prompt')} without a {metric} at every checkpoint left out")
+    before = len(set.intersection(*known[:-1])) if known[:-1] else shared
+    if shared < before:
+        found.append(
+            f"the newest checkpoint {entries[-1].checkpoint} leaves {shared:,} of the "
+            f"{before:,} prompts that the earlier ones share; all checkpoints and their alarms "
+            "are now judged on these"
+        )
+    return found
 
 
 def _left_out(entries: Sequence[Entry]) -> tuple[str, ...]:
