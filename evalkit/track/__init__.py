@@ -59,12 +59,17 @@ TOKENS = 2
 
 
 class _Run(NamedTuple):
-    """The checkpoints of a run under one reward model, on the prompts they share."""
+    """The checkpoints of a run under one reward model, on the prompts they share.
+
+    `outcomes` are the metric's, `verdicts` (P,) what the tie rule says of the last checkpoint: NaN
+    where a tie is dropped.
+    """
 
     reward_model: str
     entries: Sequence[Entry]
     prompt_id: TextArray
     outcomes: FloatArray
+    verdicts: FloatArray
     tokens: FloatArray
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
@@ -200,10 +205,18 @@ def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _R
         mine,
         np.array(shared, dtype=object),
         values,
+        _verdicts(mine[-1], shared),
         tokens,
         _left_out(mine),
         tuple(notices),
     )
+
+
+def _verdicts(entry: Entry, prompts: Sequence[str]) -> FloatArray:
+    """Win 1, tie ½, loss 0 by the tie rule, of means over completions too."""
+    outcome = [entry.prompts[i][COLUMN["win_rate"]] for i in prompts]
+    verdicts: FloatArray = (np.sign(np.array(outcome, dtype=np.float64) - 0.5) + 1) / 2
+    return verdicts
 
 
 def _left_out(entries: Sequence[Entry]) -> tuple[str, ...]:
@@ -280,7 +293,7 @@ def _shared(runs: Sequence[_Run]) -> tuple[list[str], list[FloatArray]]:
 def _consensus(runs: Sequence[_Run], options: Options) -> Consensus:
     shared, outcomes = _shared(runs)
     keys = bootstrap_keys(shared, options.seed)
-    verdicts = np.column_stack([(np.sign(x[:, -1] - 0.5) + 1) / 2 for x in outcomes])
+    verdicts = np.column_stack([run.verdicts[np.isin(run.prompt_id, shared)] for run in runs])
     return Consensus(
         prompts=len(shared),
         orders={

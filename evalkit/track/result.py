@@ -166,8 +166,9 @@ class Consensus:
         prompts: How many those are.
         orders: Two reward models, as indices of the curves -> Kendall's correlation of their
             curves; None below four checkpoints, or where a curve is level.
-        agreement: Of their verdicts (win 1, tie, loss 0) on the last checkpoint, per prompt; its
-            credit is the share of wins, its rows without full agreement are contested.
+        agreement: Of their verdicts (win 1, tie, loss 0) on the last checkpoint, per prompt: by the
+            tie rule, whatever the metric; a tie that is dropped is no verdict. Its credit is the
+            share of wins, its rows without full agreement are contested.
     """
 
     prompts: int

@@ -190,14 +190,15 @@ def _consensus(found: Consensus, track: Track) -> Block:
     for (i, j), tau in found.orders.items():
         order = f"{tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]" if tau else UNDEFINED
         kappa = UNDEFINED if math.isnan(kappas[i][j]) else f"{kappas[i][j]:.2f}"
-        rows.append([f"{names[i]}, {names[j]}", order, f"{percent(shares[i][j])} %", kappa])
+        same = UNDEFINED if math.isnan(shares[i][j]) else f"{percent(shares[i][j])} %"
+        rows.append([f"{names[i]}, {names[j]}", order, same, kappa])
     said = found.agreement
     last = track.curves[0].points[-1].checkpoint
     return Block(
         f"Agreement of {len(names)} reward models",
         rows,
         [
-            f"verdicts on {last}, {found.prompts} prompts: unanimous on {rate(said.unanimous)}, "
+            f"verdicts on {last}, {said.unanimous.n} prompts: unanimous on {rate(said.unanimous)}, "
             f"win rate there {rate(said.accuracy_unanimous)}; contested: {contested(said)}, "
             f"win rate there {rate(said.accuracy_contested)}"
         ],
