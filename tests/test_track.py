@@ -204,6 +204,10 @@ def test_both_up_is_silent():
     (monitor,) = found.monitors
     assert monitor.alarms == {"hard": [], "turned": [], "soft": []}
     assert not found.alarmed
+    document = json.loads(report.to_json(found))
+    assert document["tolerance"] == 0.1
+    assert "margin" not in document  # that of a rule is another thing
+    assert "|tolerance:0.1|" in found.signature
     assert found.consensus.orders[0, 1].value == 1.0
 
 
@@ -549,7 +553,7 @@ def test_a_kill_while_writing_leaves_a_whole_file(history):
 
 
 def test_choices_that_make_no_sense_are_refused():
-    for wrong in ({"level": 1.0}, {"window": 0}, {"planned": 0}, {"seed": -1}, {"margin": 0.0}):
+    for wrong in ({"level": 1.0}, {"window": 0}, {"planned": 0}, {"seed": -1}):
         with pytest.raises(InputError):
             Options(**wrong)
     one, other = run(UP[:2]), run(UP[:2], model="other")

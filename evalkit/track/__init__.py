@@ -25,6 +25,7 @@ from evalkit.statistics.deciding import decided_difference
 from evalkit.statistics.intervals import mean
 from evalkit.statistics.multiplicity import max_t_bands
 from evalkit.statistics.over_optimisation import (
+    TOLERANCE,
     correlation_drift,
     length_drift,
     over_optimisation,
@@ -314,7 +315,7 @@ def _monitor(proxy: _Run, held_out: _Run, options: Options) -> Monitor:
         proxy=proxy.reward_model,
         held_out=held_out.reward_model,
         prompts=len(shared),
-        looks=over_optimisation(a, b, keys, plan, margin=options.margin),
+        looks=over_optimisation(a, b, keys, plan),
         length=length_drift(tokens, keys, plan) if counted else None,
         length_correlation=correlation_drift(a, tokens, keys, plan) if counted else None,
     )
@@ -334,7 +335,7 @@ def _signature(runs: Sequence[_Run], first: Comparison, options: Options) -> str
         "ties": str(options.ties),
         "planned": "" if options.planned is None else options.planned,
         "window": options.window,
-        "margin": repr(options.margin),
+        "tolerance": repr(TOLERANCE),
         "ci": f"logit-t,betting,max-t;{options.level!r}",
         "seed": options.seed,
         "version": __version__,

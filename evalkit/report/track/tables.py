@@ -9,7 +9,7 @@ from evalkit.report import gate
 from evalkit.report.tables import UNDEFINED, percent, rate
 from evalkit.statistics.agreement import Agreement
 from evalkit.statistics.intervals import Estimate
-from evalkit.statistics.over_optimisation import Change
+from evalkit.statistics.over_optimisation import TOLERANCE, Change
 from evalkit.statistics.tracking import DegradationLook
 from evalkit.text import count, listing
 from evalkit.track import Curve, Monitor, Point, Track
@@ -236,7 +236,7 @@ def _monitor(monitor: Monitor, track: Track) -> Block:
             f"changes in logits on {monitor.prompts} prompts, since the first checkpoint and since "
             "the best earlier window of the held-out one, with bounds that hold at all checkpoints",
             "hard: proxy up and held out down since the first; turned: the same since the best; "
-            f"soft: proxy up, held out within ±{track.options.margin:g}",
+            f"soft: proxy up, held out within ±{TOLERANCE:g}",
             "length: by what factor the mean tokens, prompt included, grew since the first; its "
             f"correlation over prompts with the {METRICS[track.options.metric]} under the proxy "
             "changed by so much: where both rise, the proxy may be rewarding length",
