@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from evalkit.gate.policy import ALARM, PREVIOUS, RATES, Policy, Rule
 from evalkit.gate.saved import Difference, SavedResult, saved_alarms, saved_results
 from evalkit.statistics.gates import (
+    FEW_DECIDING,
     Decision,
     Interval,
     State,
@@ -26,7 +27,6 @@ from evalkit.text import count, did_you_mean
 EXIT_CODES: Mapping[State, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
 SEVERITY: tuple[State, ...] = ("pass", "inconclusive", "fail")
 POWER = 0.8
-FEW_DECIDING = 10  # prompts; of fewer, t intervals of a mean difference cover too little
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from evalkit.plan.result import (
 )
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.sets import NamedSet, benchmark_of, read_prompts, read_sets
+from evalkit.statistics.gates import FEW_DECIDING
 from evalkit.statistics.paired import prompts_needed
 from evalkit.statistics.planning import Components, components, trade_off, variance_range
 from evalkit.store import Store
@@ -44,7 +45,7 @@ __all__ = [
 COMPLETIONS, REFERENCES = (1, 2, 4, 8), (1, 2, 4)
 GRID = 33  # points of a curve
 MOST_PROMPTS = 1e9  # a plan for more is none
-FEW_PROMPTS, FEW_DIFFERING = 30, 10
+FEW_PROMPTS = 30
 
 
 def plan(
@@ -288,7 +289,7 @@ def _of_small(pilot: Pilot) -> list[str]:
     if pilot.prompts < FEW_PROMPTS:
         found.append(f"a pilot of {pilot.prompts} prompts knows the spread poorly: mind the range")
     a, b = (_of_prompts(side) for side in pilot.sides())
-    if len(pilot.values) == 2 and (differing := int(np.count_nonzero(a - b))) < FEW_DIFFERING:
+    if len(pilot.values) == 2 and (differing := int(np.count_nonzero(a - b))) < FEW_DECIDING:
         found.append(f"the two differ on {count(differing, 'prompt')} only: mind the range")
     return found
 

@@ -10,11 +10,11 @@ from typing import Any
 from evalkit.data import digest
 from evalkit.errors import InputError
 from evalkit.gate import Judged, Policy, judge
-from evalkit.gate.judge import FEW_DECIDING
 from evalkit.plan.pilot import Measure, Pilot, read_pilot
 from evalkit.plan.result import Instead, Settlement, Undecided
 from evalkit.sets import NamedSet, read_set
 from evalkit.signature import Signature, signature_line
+from evalkit.statistics.gates import FEW_DECIDING
 from evalkit.statistics.planning import components
 from evalkit.store import Store
 from evalkit.version import __version__

@@ -19,7 +19,8 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from evalkit.data import FloatArray, IntArray
-from evalkit.statistics.intervals import Estimate
+from evalkit.statistics.clusters import clustering
+from evalkit.statistics.intervals import Estimate, check_level
 from evalkit.statistics.multiplicity import holm_where_defined
 from evalkit.statistics.outcomes import mean_by_group
 from evalkit.statistics.paired import mcnemar
@@ -117,8 +118,7 @@ def overall_differences(
         ValueError: Arrays that do not fit together, credits outside [0, 1], a stratum without a
             weight, weights that are negative, infinite or all 0, a level outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     table = credit_table(credit)
     kept, design = _design(np.asarray(strata), np.asarray(weights), clusters, len(table))
     table = table[kept]
@@ -156,8 +156,8 @@ def _design(
     counts = weights > 0
     kept = np.flatnonzero(counts[strata])
     stratum = (np.cumsum(counts) - 1)[strata[kept]]
-    units = kept if clusters is None else np.asarray(clusters)[kept]
-    _, cluster = np.unique(units, return_inverse=True)
+    units = None if clusters is None else np.asarray(clusters)[kept]
+    cluster = clustering(len(kept), units).label
     s = int(counts.sum())
     cells, cell = np.unique(cluster * s + stratum, return_inverse=True)
     share = weights[counts] / weights.sum()

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from evalkit.data import FloatArray
+from evalkit.statistics.intervals import check_level
 from evalkit.statistics.paired import minimum_detectable_effect, prompts_needed
 
 
@@ -198,8 +199,7 @@ def variance_range(
     Raises:
         ValueError: As `components` and `Components.variance`.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     variance = components(a, b).variance(completions, references)
     if not variance:
         return 0.0, 0.0
