@@ -182,7 +182,7 @@ def _designs(
 ) -> tuple[tuple[Design, ...], tuple[int, ...]]:
     how = {"level": options.level, "power": options.power}
     _check_spread(found, options)
-    plans = list(
+    points = list(
         trade_off(
             found,
             options.detect,
@@ -191,11 +191,11 @@ def _designs(
             **how,
         )
     )
-    grid = _grid([pilot.prompts, *(p.prompts for p in plans)])
+    grid = _grid([pilot.prompts, *(p.prompts for p in points)])
     sides = pilot.sides()
     ceiling = _ceiling(pilot, options) or math.inf
     designs = []
-    for p in plans:
+    for p in points:
         prompts = int(min(p.prompts, ceiling))
         k = (p.completions, p.completions)
         low, high = variance_range(*sides, k, p.references, level=options.level)

@@ -70,7 +70,7 @@ def threshold_state(
     """
     if not math.isfinite(bound):
         raise ValueError(f"a bound is finite, not {bound}")
-    if not (_known(value) and _known(low) and _known(high)):
+    if not (_is_number(value) and _is_number(low) and _is_number(high)):
         return Decision("inconclusive", "no interval")
     _check_order(low, high)
     if low is not None and low >= bound:
@@ -103,7 +103,7 @@ def regression_state(
     """
     if not 0 < margin < math.inf:
         raise ValueError(f"a margin is above 0, not {margin}")
-    if not (_known(low) and _known(high)):
+    if not (_is_number(low) and _is_number(high)):
         return Decision("inconclusive", "no interval")
     _check_order(low, high)
     if high is not None and high < -margin:
@@ -115,7 +115,7 @@ def regression_state(
     return Decision("inconclusive", f"may be on either side of {-margin:g}")
 
 
-def _known(x: float | None) -> bool:
+def _is_number(x: float | None) -> bool:
     return x is not None and not math.isnan(x)
 
 

@@ -146,6 +146,11 @@ def check_level(level: float) -> None:
         raise ValueError(f"the level must lie between 0 and 1, got {level}")
 
 
+def defined(x: float) -> float | None:
+    """None for NaN: what is undefined is no number."""
+    return None if math.isnan(x) else float(x)
+
+
 def _group(column: FloatArray, clusters: IntArray | None, keys: Keys | None) -> _Clusters:
     constant = bool(column.min() == column.max())
     if clusters is None:

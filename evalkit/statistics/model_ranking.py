@@ -20,7 +20,7 @@ from scipy.special import stdtr, stdtrit
 
 from evalkit.data import FloatArray, IntArray
 from evalkit.statistics.clusters import clustering
-from evalkit.statistics.intervals import Estimate, check_level
+from evalkit.statistics.intervals import Estimate, check_level, defined
 from evalkit.statistics.multiplicity import holm_where_defined
 from evalkit.statistics.outcomes import mean_by_group
 from evalkit.statistics.paired import mcnemar
@@ -128,7 +128,7 @@ def overall_differences(
     adjusted = holm_of_pairs(_matrix(tests, [test.p for test in tests], table.shape[1]))
     return OverallDifferences(
         values=np.array([_overall(column, design) for column in table.T]),
-        pairs=tuple(replace(test, p_holm=_known(adjusted[test.a, test.b])) for test in tests),
+        pairs=tuple(replace(test, p_holm=defined(adjusted[test.a, test.b])) for test in tests),
         level=level,
     )
 
@@ -183,9 +183,9 @@ def _difference(
         half = math.nan
         p = 1.0 if not math.isnan(value) and np.all(np.abs(d) <= ROUNDING) else None
     estimate = Estimate(
-        value=_known(value),
-        low=_known(value - half),
-        high=_known(value + half),
+        value=defined(value),
+        low=defined(value - half),
+        high=defined(value + half),
         stderr=spread.stderr,
         level=level,
         n=len(d),
@@ -214,10 +214,6 @@ def _spread(d: FloatArray, design: _Design) -> _Spread:
         return _Spread(0.0, None, clusters)
     df = float(own.sum() ** 2 / np.sum(own**2 / (units - 1)))
     return _Spread(math.sqrt(variance), min(df, clusters - 1.0), clusters)
-
-
-def _known(x: float) -> float | None:
-    return None if math.isnan(x) else float(x)
 
 
 def _matrix(

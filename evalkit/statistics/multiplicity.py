@@ -17,7 +17,7 @@ from scipy.special import expit, logit, ndtri, stdtr
 
 from evalkit.data import FloatArray, IntArray
 from evalkit.statistics.clusters import Clustering, clustering
-from evalkit.statistics.intervals import Estimate, mean
+from evalkit.statistics.intervals import Estimate, defined, mean
 from evalkit.statistics.resampling import Keys, as_student, weight_blocks
 
 
@@ -200,7 +200,7 @@ def max_t_bands(
     p = np.where(able, p, np.where(null, 1.0, np.nan))
     ends = zip(low.tolist(), high.tolist(), p.tolist(), strict=True)
     bands = [_band(of, *found, resamples) for of, found in zip(means, ends, strict=True)]
-    return Bands(tuple(bands), _known(float(critical)))
+    return Bands(tuple(bands), defined(float(critical)))
 
 
 def _check(columns: FloatArray, keys: Keys, *, bounded: bool) -> None:
@@ -240,10 +240,10 @@ def _band(estimate: Estimate, low: float, high: float, p: float, resamples: int)
     made = not math.isnan(low)
     return Band(
         value=estimate.value,
-        low=_known(low),
-        high=_known(high),
+        low=defined(low),
+        high=defined(high),
         stderr=estimate.stderr,
-        p=_known(p),
+        p=defined(p),
         level=estimate.level,
         n=estimate.n,
         clusters=estimate.clusters,
@@ -251,7 +251,3 @@ def _band(estimate: Estimate, low: float, high: float, p: float, resamples: int)
         resamples=resamples if made else 0,
         seed=estimate.seed,
     )
-
-
-def _known(x: float) -> float | None:
-    return None if math.isnan(x) else x

@@ -18,12 +18,12 @@ import numpy as np
 from scipy.special import logit
 
 from evalkit.data import FloatArray, IntArray
+from evalkit.statistics.intervals import defined
 from evalkit.statistics.resampling import Keys
 from evalkit.statistics.sequential import (
     Curve,
     Plan,
     earlier_windows,
-    known,
     mean_curve,
     upper_bounds,
     windowed,
@@ -176,7 +176,7 @@ def _changes(
     above = upper_bounds(curve, looks, spent)
     below = upper_bounds(mirrored, looks, spent)
     return [
-        Change(float(high.difference[i]), known(-low.upper[i]), known(high.upper[i]))
+        Change(float(high.difference[i]), defined(-low.upper[i]), defined(high.upper[i]))
         for i, low, high in zip(picked, below, above, strict=True)
     ]
 

@@ -123,8 +123,8 @@ class Components:
         ]
 
 
-class Plan(NamedTuple):
-    """One point of a trade-off.
+class TradeOff(NamedTuple):
+    """One point of the trade-off between prompts, completions and references.
 
     Attributes:
         prompts: To be answered; whole.
@@ -223,7 +223,7 @@ def trade_off(
     references: Sequence[int] = (1,),
     level: float = 0.95,
     power: float = 0.8,
-) -> Iterator[Plan]:
+) -> Iterator[TradeOff]:
     """What finds a difference of `delta` so often: prompts for each K (both sides) and R.
 
     In the order given, references outermost; for a curve, or the cheapest by `generated`.
@@ -231,7 +231,7 @@ def trade_off(
     for r in references:
         for k in completions:
             n = math.ceil(found.prompts_needed(delta, (k, k), r, level=level, power=power))
-            yield Plan(n, k, r, n * k)
+            yield TradeOff(n, k, r, n * k)
 
 
 class _ByPrompt(NamedTuple):

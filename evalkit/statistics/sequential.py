@@ -229,8 +229,3 @@ def _as_normal(t: FloatArray, df: int) -> FloatArray:
 def earlier_windows(count: int, width: int) -> Sequence[tuple[int, IntArray]]:
     """Each window that has earlier ones not overlapping it, with those."""
     return [(k, np.arange(k - width + 1)) for k in range(width, count)]
-
-
-def known(x: float) -> float | None:
-    """None for NaN."""
-    return None if math.isnan(x) else float(x)

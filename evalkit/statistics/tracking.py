@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.data import FloatArray, IntArray
-from evalkit.statistics.intervals import check_level
+from evalkit.statistics.intervals import check_level, defined
 from evalkit.statistics.resampling import Keys
 from evalkit.statistics.sequential import (
     Curve,
     Plan,
     earlier_windows,
-    known,
     mean_curve,
     spend,
     upper_bounds,
@@ -90,8 +89,8 @@ def degradation_alarms(
                 step=k + plan.window - 1,
                 best=best + plan.window - 1,
                 difference=float(above.difference[best]),
-                upper=known(above.upper[best]),
-                p=known(above.p[best]),
+                upper=defined(above.upper[best]),
+                p=defined(above.p[best]),
             )
         )
     return tuple(found)
