@@ -12,6 +12,7 @@ import pytest
 from evalkit import validate
 from evalkit.gate import judge, read_result
 from evalkit.report import decisions as report
+from evalkit.statistics.over_optimisation import over_optimisation
 from evalkit.statistics.sequential import Plan
 from evalkit.validate import Decision, decide, decisions, gates, tracking
 from evalkit.validate.decisions import AT_LIMIT, BIASED, MISSES, OK, WRONG
@@ -128,20 +129,23 @@ def test_checkpoints_differ_from_the_baseline_by_what_is_planted():
 
 def test_drops_by_hand():
     means = np.array([0.5, 0.54, 0.53, 0.51, 0.52, 0.55])
-    columns, keys = (np.tile(means, (3, 1)),), np.zeros(3, np.uint64)
-    assert np.flatnonzero(tracking.any_drop(columns, keys)).tolist() == [2, 3]
-    assert np.flatnonzero(tracking.below_best(0.0)(columns, keys)).tolist() == [2, 3, 4]
-    assert np.flatnonzero(tracking.below_best(0.025)(columns, keys)).tolist() == [3]
+    table = np.tile(means, (3, 1))
+    assert np.flatnonzero(tracking.any_drop(table)).tolist() == [2, 3]
+    assert np.flatnonzero(tracking.below_best(table, 0.0)).tolist() == [2, 3, 4]
+    assert np.flatnonzero(tracking.below_best(table, 0.025)).tolist() == [3]
 
 
 def test_one_monitor_counts_every_rule_as_it_is_counted_alone():
     design = replace(tracking.gold_and_proxy(), prompts=100)
     both = tracking.characteristics(decisions.watch_two, design, trials=3, seed=1)
-    plan = decisions.PLAN
     for name, alarm in ((decisions.TURNED, "turned"), (decisions.HARD, "hard")):
-        rule = tracking.over_optimised(plan, alarm)
-        alone = tracking.operating_characteristics(rule, design, trials=3, seed=1)
-        assert both[name] == alone
+
+        def monitor(columns, keys, alarm=alarm):
+            looks = over_optimisation(*columns, keys, decisions.PLAN)
+            return {alarm: np.array([getattr(look, alarm) for look in looks])}
+
+        alone = tracking.characteristics(monitor, design, trials=3, seed=1)
+        assert both[name] == alone[alarm]
 
 
 def test_designs_that_do_not_decline_do_not():

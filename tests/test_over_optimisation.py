@@ -21,9 +21,8 @@ from evalkit.statistics.over_optimisation import (
 from evalkit.statistics.sequential import Plan
 from evalkit.validate.tracking import (
     both_rise,
+    characteristics,
     gold_and_proxy,
-    operating_characteristics,
-    over_optimised,
 )
 
 fast = settings(max_examples=25, deadline=None)
@@ -259,13 +258,21 @@ def test_a_column_that_does_not_vary_has_no_correlation():
 # Operating characteristics
 
 
+def counted(plan, alarm, design, **how):
+    """How one alarm behaves on a design."""
+
+    def monitor(columns, keys):
+        looks = over_optimisation(*columns, keys, plan)
+        return {alarm: np.array([getattr(look, alarm) for look in looks])}
+
+    return characteristics(monitor, design, **how)[alarm]
+
+
 def test_the_alarm_follows_the_turn_of_the_gold_reward():
-    found = operating_characteristics(
-        over_optimised(PLAN, "turned"), gold_and_proxy(), trials=8, seed=3
-    )
+    found = counted(PLAN, "turned", gold_and_proxy(), trials=8, seed=3)
     assert (found.false, found.found) == (0, 1)
     assert found.delay <= 9
-    quiet = operating_characteristics(over_optimised(PLAN, "turned"), both_rise(), trials=5, seed=3)
+    quiet = counted(PLAN, "turned", both_rise(), trials=5, seed=3)
     assert quiet.false == 0
 
 
@@ -273,15 +280,13 @@ def test_the_alarm_follows_the_turn_of_the_gold_reward():
 @pytest.mark.parametrize("alarm", ["turned", "hard", "soft"])
 @pytest.mark.parametrize("design", [both_rise(), both_rise(plateau=True)], ids=lambda d: d.name)
 def test_false_alarms_over_many_runs(design, alarm):
-    found = operating_characteristics(over_optimised(FULL, alarm), design, trials=300, seed=3)
+    found = counted(FULL, alarm, design, trials=300, seed=3)
     assert found.false <= 0.05
 
 
 @pytest.mark.slow
 def test_delay_over_many_runs():
-    found = operating_characteristics(
-        over_optimised(FULL, "turned"), gold_and_proxy(), trials=300, seed=3
-    )
+    found = counted(FULL, "turned", gold_and_proxy(), trials=300, seed=3)
     assert found.false <= 0.05
     assert found.found >= 0.99
     assert found.delay <= 9

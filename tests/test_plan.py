@@ -504,8 +504,8 @@ def test_what_is_no_result_is_refused(settled, saved):
         settled(saved)
 
 
-def saved_of(world, *names):
-    options, refs = CompareOptions(), [world.path("ref")]
+def saved_of(world, *names, **options):
+    options, refs = CompareOptions(**options), [world.path("ref")]
     found = compare(
         [world.path(n) for n in names], refs, SPEC, world.workspace, world.store, options=options
     )
@@ -580,6 +580,24 @@ def test_what_is_not_at_hand_or_changed_is_not_guessed(named):
     assert instead(saved) == ()
     (named.folder / "a.jsonl").unlink()
     assert instead(saved) == ()
+
+
+def test_nothing_is_offered_instead_where_whole_subsets_are_the_unit(named):
+    for name in ("a", "b", "ref"):
+        path = named.folder / f"{name}.jsonl"
+        rows = [*map(json.loads, path.read_text().splitlines())]
+        said = ({**row, "subset": f"s{int(row['prompt_id'][1:]) % 12}"} for row in rows)
+        path.write_text("".join(json.dumps(row) + "\n" for row in said))
+
+    def undecided(cluster_by):
+        saved = saved_of(named, "a", "b", cluster_by=cluster_by)
+        value = saved["comparisons"][0]["estimates"]["win_rate"]["value"]
+        bound = Rule("win_rate", bound=value - 0.03, checkpoint="a")
+        rules = (bound, Rule("win_rate", margin=0.01, against="a", checkpoint="b"))
+        return settle(saved, Policy(rules), named.workspace, named.store).undecided
+
+    assert [len(u.instead) for u in undecided("prompt")] == [3, 3]
+    assert [(u.instead, u.floor) for u in undecided("subset")] == [((), None)] * 2
 
 
 def test_a_damaged_pack_is_told_and_not_passed_over(named, monkeypatch):

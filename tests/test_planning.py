@@ -11,7 +11,7 @@ from scipy import stats
 from evalkit.statistics.paired import minimum_detectable_effect, prompts_needed
 from evalkit.statistics.planning import (
     Components,
-    Plan,
+    TradeOff,
     Within,
     components,
     trade_off,
@@ -162,7 +162,7 @@ def test_the_trade_off_falls_towards_what_completions_cannot_cut():
     assert [(p.references, p.completions) for p in plans] == [
         (r, k) for r in (1, 2) for k in (1, 2, 8, 10_000)
     ]
-    assert all(isinstance(p, Plan) and p.generated == p.prompts * p.completions for p in plans)
+    assert all(isinstance(p, TradeOff) and p.generated == p.prompts * p.completions for p in plans)
     for of in (plans[:4], plans[4:]):
         numbers = [p.prompts for p in of]
         assert numbers == sorted(numbers, reverse=True)

@@ -215,7 +215,42 @@ def test_both_up_is_silent():
     (monitor,) = found.monitors
     assert monitor.alarms == {"hard": [], "turned": [], "soft": []}
     assert not found.alarmed
+    document = json.loads(report.to_json(found))
+    assert document["tolerance"] == 0.1
+    assert "margin" not in document  # that of a rule is another thing
+    assert "|tolerance:0.1|" in found.signature
     assert found.consensus.orders[0, 1].value == 1.0
+
+
+@pytest.mark.parametrize("metric", ["win_rate", "win_probability"])
+@pytest.mark.parametrize("rule", [TieRule(margin=0.8), TieRule(margin=0.8, drop=True)], ids=str)
+def test_reward_models_agree_by_the_tie_rule_whatever_the_metric(metric, rule):
+    how = CompareOptions(ties=rule, missing="drop")
+    comparisons = [run(UP[:2], n=200, model=m, seed=s, options=how) for s, m in enumerate("ab")]
+    found = track(comparisons, options=Options(metric=metric, ties=rule))
+    margins = {c[-1].reward_model.name: c[-1].table.margin for c in comparisons}
+    a, b = (margins[curve.reward_model.partition("#")[0]] for curve in found.curves)
+    kept = np.ones(200, dtype=bool)
+    if rule.drop:  # a win rate needs an outcome at each checkpoint, a win probability does not
+        needed = [c for of in comparisons for c in (of if metric == "win_rate" else of[1:])]
+        kept = np.all([np.abs(c.table.margin) > 0.8 for c in needed], axis=0)
+    x, y = (np.where(np.abs(m) <= 0.8, 0, np.sign(m))[kept] for m in (a, b))
+    said = found.consensus.agreement
+    assert 0 < kept.sum() < (201 if not rule.drop else 200)
+    assert (said.n[0, 1], said.unanimous.n) == (kept.sum(), kept.sum())
+    assert said.share[0, 1] == pytest.approx(np.mean(x == y))
+    assert f", {kept.sum()} prompts: unanimous on" in report.to_text(found)
+
+
+def test_where_every_tie_is_dropped_no_reward_models_agree():
+    rule = TieRule(margin=100, drop=True)
+    how = CompareOptions(ties=rule, missing="drop")
+    comparisons = [run(UP[:2], n=20, model=m, options=how) for m in "ab"]
+    found = track(comparisons, options=Options(metric="win_probability", ties=rule))
+    assert found.consensus.agreement.unanimous.value is None
+    (pair,) = json.loads(report.to_json(found))["agreement"]["pairs"]
+    assert (pair["n"], pair["same_verdict"], pair["kappa"]) == (0, None, None)
+    assert "nan %" not in report.to_text(found)
 
 
 def test_what_several_reward_models_agree_on_needs_no_proxy():
@@ -529,7 +564,7 @@ def test_a_kill_while_writing_leaves_a_whole_file(history):
 
 
 def test_choices_that_make_no_sense_are_refused():
-    for wrong in ({"level": 1.0}, {"window": 0}, {"planned": 0}, {"seed": -1}, {"margin": 0.0}):
+    for wrong in ({"level": 1.0}, {"window": 0}, {"planned": 0}, {"seed": -1}):
         with pytest.raises(InputError):
             Options(**wrong)
     one, other = run(UP[:2]), run(UP[:2], model="other")

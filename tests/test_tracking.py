@@ -20,11 +20,9 @@ from evalkit.statistics.sequential import Plan, mean_curve, spend
 from evalkit.statistics.tracking import change_point, cusum, degradation_alarms
 from evalkit.validate.tracking import (
     any_drop,
+    characteristics,
     choice_characteristics,
-    cumulative,
-    degradation,
     flat,
-    operating_characteristics,
     paired_t,
     peaked,
 )
@@ -495,6 +493,23 @@ def test_tau_b_needs_four_checkpoints_that_differ():
 # Operating characteristics
 
 
+def operating_characteristics(rule, design, **how):
+    """Of one rule, which gets the (P, T) outcomes and the keys."""
+    return characteristics(lambda columns, keys: {"": rule(*columns, keys)}, design, **how)[""]
+
+
+def windows(plan):
+    return lambda table, keys: np.array(alarms(degradation_alarms(table, keys, plan)))
+
+
+def below_before(table, _):
+    return any_drop(table)
+
+
+def t_test(alpha):
+    return lambda table, _: paired_t(table, alpha)
+
+
 def test_simulated_outcomes_are_as_described():
     (columns,) = flat().draw(np.random.default_rng(0))
     assert columns.std(axis=0).mean() == pytest.approx(0.41, abs=0.005)
@@ -507,14 +522,14 @@ def test_simulated_outcomes_are_as_described():
 
 
 def test_a_decline_is_found_and_a_plateau_is_not_alarmed_on():
-    found = operating_characteristics(degradation(PLAN), peaked(0.02), trials=30, seed=1)
+    found = operating_characteristics(windows(PLAN), peaked(0.02), trials=30, seed=1)
     assert found.false == 0
     assert found.within[2] == 1
-    quiet = operating_characteristics(degradation(PLAN), flat(), trials=30, seed=1)
-    loud = operating_characteristics(paired_t(0.05), flat(), trials=30, seed=1)
+    quiet = operating_characteristics(windows(PLAN), flat(), trials=30, seed=1)
+    loud = operating_characteristics(t_test(0.05), flat(), trials=30, seed=1)
     assert quiet.false <= 0.14  # 5 % and two Monte-Carlo standard errors
     assert loud.false >= 0.75
-    assert operating_characteristics(any_drop, flat(), trials=30, seed=1).false == 1
+    assert operating_characteristics(below_before, flat(), trials=30, seed=1).false == 1
 
 
 def test_a_best_set_holds_the_best_and_a_choice_is_corrected():
@@ -528,11 +543,11 @@ def test_a_best_set_holds_the_best_and_a_choice_is_corrected():
 @pytest.mark.parametrize("design", [flat(), flat(correlation=0.0)], ids=["0.6", "0"])
 def test_false_alarms_of_every_rule(design, capsys):
     rules = {
-        "any drop": (any_drop, 0.99, 1.0),
-        "paired t, .05 each": (paired_t(0.05), 0.85, 1.0),
-        "paired t, .05/T": (paired_t(0.05 / 30), 0.06, 0.35),
-        "windows": (degradation(FULL), 0.0, nominal(500)),
-        "cumulative sums": (cumulative(FULL), 0.0, nominal(500)),
+        "any drop": (below_before, 0.99, 1.0),
+        "paired t, .05 each": (t_test(0.05), 0.85, 1.0),
+        "paired t, .05/T": (t_test(0.05 / 30), 0.06, 0.35),
+        "windows": (windows(FULL), 0.0, nominal(500)),
+        "cumulative sums": (lambda table, keys: cusum(table, keys, FULL).alarm, 0.0, nominal(500)),
     }
     for name, (rule, low, high) in rules.items():
         found = operating_characteristics(rule, design, trials=500, seed=1)
@@ -543,7 +558,7 @@ def test_false_alarms_of_every_rule(design, capsys):
 
 @pytest.mark.slow
 def test_a_decline_is_found_within_four_checkpoints():
-    found = operating_characteristics(degradation(FULL), peaked(0.02), trials=500, seed=1)
+    found = operating_characteristics(windows(FULL), peaked(0.02), trials=500, seed=1)
     assert found.within[1] >= 0.95 - 0.02
     assert found.false <= 0.01
 
@@ -552,7 +567,7 @@ def test_a_decline_is_found_within_four_checkpoints():
 def test_of_twenty_checkpoints_a_decline_is_found_within_three():
     plan = Plan(looks=20, resamples=4000)
     design = peaked(0.03, steps=20)
-    found = operating_characteristics(degradation(plan), design, trials=500, seed=5)
+    found = operating_characteristics(windows(plan), design, trials=500, seed=5)
     assert found.within[0] >= 0.9
 
 
@@ -560,7 +575,7 @@ def test_of_twenty_checkpoints_a_decline_is_found_within_three():
 @pytest.mark.parametrize("steps", [20, 30])
 def test_windows_spend_the_error_they_may_and_no_more(steps):
     plan = Plan(looks=steps, resamples=4000)
-    found = operating_characteristics(degradation(plan), flat(steps), trials=2000, seed=5)
+    found = operating_characteristics(windows(plan), flat(steps), trials=2000, seed=5)
     assert 0.035 <= found.false <= nominal(2000)
 
 

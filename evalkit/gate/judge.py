@@ -10,6 +10,7 @@ from evalkit.gate.policy import ALARM, PREVIOUS, RATES, Policy, Rule
 from evalkit.gate.saved import Difference, SavedResult, saved_alarms, saved_left_out, saved_results
 from evalkit.statistics.few_deciding import Differing, LossRule, prompts_to_decide_few
 from evalkit.statistics.gates import (
+    FEW_DECIDING,
     Decision,
     Interval,
     State,
@@ -25,7 +26,6 @@ from evalkit.text import count, did_you_mean
 EXIT_CODES: Mapping[State, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
 SEVERITY: tuple[State, ...] = ("pass", "inconclusive", "fail")
 POWER = 0.8
-FEW_DECIDING = 10  # prompts; of fewer, t intervals of a mean difference cover too little
 
 
 @dataclass(frozen=True, slots=True)

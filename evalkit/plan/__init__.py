@@ -29,6 +29,7 @@ from evalkit.plan.result import (
 )
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.sets import NamedSet, benchmark_of, read_prompts, read_sets
+from evalkit.statistics.gates import FEW_DECIDING
 from evalkit.statistics.paired import prompts_needed
 from evalkit.statistics.planning import Components, components, trade_off, variance_range
 from evalkit.store import Store
@@ -44,7 +45,7 @@ __all__ = [
 COMPLETIONS, REFERENCES = (1, 2, 4, 8), (1, 2, 4)
 GRID = 33  # points of a curve
 MOST_PROMPTS = 1e9  # a plan for more is none
-FEW_PROMPTS, FEW_DIFFERING = 30, 10
+FEW_PROMPTS = 30
 
 
 def plan(
@@ -181,7 +182,7 @@ def _designs(
 ) -> tuple[tuple[Design, ...], tuple[int, ...]]:
     how = {"level": options.level, "power": options.power}
     _check_spread(found, options)
-    plans = list(
+    points = list(
         trade_off(
             found,
             options.detect,
@@ -190,11 +191,11 @@ def _designs(
             **how,
         )
     )
-    grid = _grid([pilot.prompts, *(p.prompts for p in plans)])
+    grid = _grid([pilot.prompts, *(p.prompts for p in points)])
     sides = pilot.sides()
     ceiling = _ceiling(pilot, options) or math.inf
     designs = []
-    for p in plans:
+    for p in points:
         prompts = int(min(p.prompts, ceiling))
         k = (p.completions, p.completions)
         low, high = variance_range(*sides, k, p.references, level=options.level)
@@ -288,7 +289,7 @@ def _of_small(pilot: Pilot) -> list[str]:
     if pilot.prompts < FEW_PROMPTS:
         found.append(f"a pilot of {pilot.prompts} prompts knows the spread poorly: mind the range")
     a, b = (_of_prompts(side) for side in pilot.sides())
-    if len(pilot.values) == 2 and (differing := int(np.count_nonzero(a - b))) < FEW_DIFFERING:
+    if len(pilot.values) == 2 and (differing := int(np.count_nonzero(a - b))) < FEW_DECIDING:
         found.append(f"the two differ on {count(differing, 'prompt')} only: mind the range")
     return found
 

@@ -10,11 +10,11 @@ from typing import Any
 from evalkit.data import digest
 from evalkit.errors import InputError
 from evalkit.gate import Judged, Policy, judge
-from evalkit.gate.judge import FEW_DECIDING
 from evalkit.plan.pilot import Measure, Pilot, read_pilot
 from evalkit.plan.result import Instead, Settlement, Undecided
 from evalkit.sets import NamedSet, read_set
 from evalkit.signature import Signature, signature_line
+from evalkit.statistics.gates import FEW_DECIDING
 from evalkit.statistics.planning import components
 from evalkit.store import Store
 from evalkit.version import __version__
@@ -30,7 +30,8 @@ def settle(
 
     The gate judges, and says how many prompts would decide. Where the workspace still has the very
     completions of the result, several a prompt, with their rewards, what further completions would
-    do instead is worked out from those.
+    do instead is worked out from those; not where whole subsets of prompts are the unit, whose
+    spread these do not tell.
 
     Args:
         result: The JSON that `evalkit compare -o result.json` or `evalkit track -o run.json` wrote.
@@ -94,7 +95,7 @@ def _instead(needed: int, pilot: Pilot) -> tuple[tuple[Instead, ...], int | None
 def _pilot(
     j: Judged, result: Mapping[str, Any], workspace: Workspace, store: Store
 ) -> Pilot | None:
-    """The rewards behind a rule, where they are at hand, several completions a prompt."""
+    """The rewards behind a rule on prompts, where at hand with several completions of each."""
     if j.rule.metric not in {"win_rate", "win_probability"}:
         return None
     names = [name for name in (j.checkpoint, j.baseline) if name]
@@ -108,6 +109,8 @@ def _pilot(
         return None
     try:
         signatures = [Signature.parse(str(row.get("signature"))) for row in rows]
+        if any(s.clusters != "prompt" for s in signatures):
+            return None  # how prompts vary says nothing of how whole subsets do
         measure = _measure(j, rows[0], signatures[0])
         reference = _same(signatures[0].reference, "reference", signatures[0], workspace)
         sets = [_same(s.checkpoint, "checkpoint", s, workspace) for s in signatures]

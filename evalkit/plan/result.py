@@ -7,10 +7,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 from evalkit.errors import InputError
 from evalkit.gate import Judged
-from evalkit.gate.judge import FEW_DECIDING
 from evalkit.pairing import Missing, TieRule
 from evalkit.plan.pilot import Metric
 from evalkit.signature import Line
+from evalkit.statistics.gates import FEW_DECIDING
 from evalkit.statistics.planning import Components
 
 Cause = Literal["interval", "few deciding", "left out", "no interval"]

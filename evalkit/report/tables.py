@@ -10,11 +10,11 @@ from evalkit.comparison import Comparison, Group
 from evalkit.contrasts import Contrast, Macro, contrasts, macros
 from evalkit.report.layout import aligned, csv_lines, escape, markdown_signature, markdown_table
 from evalkit.reward_models.spec import RewardModelSpec
+from evalkit.statistics.gates import FEW_DECIDING
 from evalkit.statistics.intervals import Estimate
 from evalkit.text import listing, printable
 
 UNDEFINED = "n/a"
-FEW_DECIDING = 10
 HEAD = ("checkpoint", "reference", "n", "win rate", "W/T/L", "win probability", "mean reward",
         "reference mean", "margin")  # fmt: skip
 TESTS = ("difference", "points", "p (max-t)", "p (Holm)", "p (permutation)", "p (McNemar)",

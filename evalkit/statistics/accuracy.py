@@ -200,11 +200,11 @@ def combined(parts: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
     if len(kept) == 1 and kept[0].value is not None:
         return kept[0]
     w = np.array([weight for _, weight in weighing]) / math.fsum(weights)
-    values = _known([part.value for part in kept])
+    values = _complete([part.value for part in kept])
     if values is None:
         raise ValueError("a part has no value; leave it out or give it the weight 0")
-    lows, highs = _known([part.low for part in kept]), _known([part.high for part in kept])
-    errors = _known([part.stderr for part in kept])
+    lows, highs = _complete([part.low for part in kept]), _complete([part.high for part in kept])
+    errors = _complete([part.stderr for part in kept])
     ends = None if lows is None or highs is None else _ends(values, lows, highs, w)
     return Estimate(
         value=float(values @ w),
@@ -218,7 +218,8 @@ def combined(parts: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
     )
 
 
-def _known(numbers: Sequence[float | None]) -> FloatArray | None:
+def _complete(numbers: Sequence[float | None]) -> FloatArray | None:
+    """All of them; None where one is missing."""
     known = [number for number in numbers if number is not None]
     return np.array(known) if len(known) == len(numbers) else None
 

@@ -28,6 +28,7 @@ from evalkit.statistics.games import (
     points_of,
     scores_of,
 )
+from evalkit.statistics.intervals import check_level, defined
 from evalkit.statistics.resampling import Keys, weight_blocks
 from evalkit.text import listing
 
@@ -101,7 +102,7 @@ class Strengths:
         quantile = _t_quantile(len(self.prompts), self.level if level is None else level)
         value = float(self.strength[i] - self.strength[j])
         spread, p = (float(table[i, j]) for table in paired_tests(self))
-        known = None if math.isnan(p) else p
+        known = defined(p)
         if not spread > 0:
             return Difference(value, None, None, None if math.isnan(spread) else 0.0, known)
         half = quantile * spread
@@ -196,8 +197,7 @@ def _maximum(games: Games, players: Sequence[str], anchor: int | None, ridge: fl
 
 
 def _t_quantile(clusters: int, level: float) -> float:
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     return float(stdtrit(max(1, clusters - 1), (1 + level) / 2))
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.special import expit, stdtrit
 
 from evalkit.data import FloatArray, IntArray
-from evalkit.statistics.intervals import wilson_ends
+from evalkit.statistics.clusters import clustering
+from evalkit.statistics.intervals import check_level, wilson_ends
 from evalkit.statistics.losses import bradley_terry_loss
 
 State = Literal["fitted", "weak", "separable", "reversed", "uninformative", "empty"]
@@ -127,11 +128,10 @@ def fit_temperature(
         ValueError: NaN or infinity, outcomes outside [0, 1], unequal lengths, or a level outside
             (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     margins, outcomes = _checked(margins, outcomes)
-    label = _labels(len(margins), clusters)
-    units = int(label.max()) + 1 if len(label) else 0
+    grouped = clustering(len(margins), clusters)
+    units = len(grouped.first)
     state, inverse = _inverse_temperature(margins, outcomes)
     if inverse is None:
         return Temperature(None, None, None, None, level, len(margins), units, state)
@@ -140,7 +140,7 @@ def fit_temperature(
     # per pair, margins in units of T: derivative and curvature of the loss by log T
     slopes = np.abs(margins) * inverse * (_wrong(margins, outcomes) - tail)
     curvature = float(np.sum((margins * inverse) ** 2 * tail * (1 - tail)))
-    spread = _spread(np.bincount(label, weights=slopes).astype(np.float64), curvature)
+    spread = _spread(grouped.sums(slopes), curvature)
     if spread is None:
         return Temperature(value, None, None, None, level, len(margins), units, state)
     half = float(stdtrit(units - 1, (1 + level) / 2)) * spread
@@ -158,15 +158,6 @@ def _checked(margins: FloatArray, outcomes: FloatArray) -> tuple[FloatArray, Flo
     if len(outcomes) and not (outcomes.min() >= 0 and outcomes.max() <= 1):
         raise ValueError("outcomes must lie in [0, 1]")
     return margins, outcomes
-
-
-def _labels(n: int, clusters: IntArray | None) -> IntArray:
-    """Cluster of each row as 0..C-1."""
-    if clusters is None:
-        return np.arange(n, dtype=np.int64)
-    if len(clusters) != n:
-        raise ValueError(f"{n} rows and {len(clusters)} clusters")
-    return np.unique(clusters, return_inverse=True)[1].astype(np.int64)
 
 
 def _wrong(margins: FloatArray, outcomes: FloatArray) -> FloatArray:
@@ -258,8 +249,8 @@ def cross_validated_log_loss(
             `fit_temperature` refuses.
     """
     margins, outcomes = _checked(margins, outcomes)
-    label = _labels(len(margins), clusters)
-    units = int(label.max()) + 1 if len(label) else 0
+    label, first = clustering(len(margins), clusters)
+    units = len(first)
     if not 2 <= folds <= units:
         raise ValueError(f"from 2 to {units} folds, one for each cluster at most, got {folds}")
     if repeats < 1:

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from evalkit.data import FloatArray, IntArray
-from evalkit.statistics.intervals import Estimate, mean
+from evalkit.statistics.clusters import clustering
+from evalkit.statistics.intervals import Estimate, check_level, mean
 from evalkit.statistics.resampling import Keys, splitmix64
 from evalkit.statistics.sequential import mean_curve, upper_bounds
 
@@ -64,8 +65,7 @@ def best_set(
     Raises:
         ValueError: NaN or infinity, no prompts or checkpoints, a level outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     curve = mean_curve(outcomes, keys, clusters, resamples=resamples)
     steps = np.arange(len(curve.values))
     p, members = np.full(len(steps), np.nan), []
@@ -130,18 +130,15 @@ def chosen(
     if splits < 1:
         raise ValueError(f"clusters are split at least once, not {splits}")
     table = np.asarray(outcomes, dtype=np.float64)
-    units = np.arange(len(table)) if clusters is None else clusters
-    _, first, label = np.unique(units, return_index=True, return_inverse=True)
-    sums = np.zeros((len(first), table.shape[1]))
-    np.add.at(sums, label, table)
-    sizes = np.bincount(label).astype(np.float64)
+    grouped = clustering(len(table), clusters)
+    sums, sizes = grouped.sums(table), grouped.sizes
     index = _earliest(sums, sizes)
     change = 0.0  # summed first and divided once: what does not differ must come out as 0
-    for fold in _folds(np.asarray(keys)[first], splits):
+    for fold in _folds(np.asarray(keys)[grouped.first], splits):
         for f in range(int(fold.max()) + 1):
             rest = fold != f
             pick = _earliest(sums[rest], sizes[rest]) if rest.any() else index
-            scored = ~rest[label]
+            scored = ~rest[grouped.label]
             change += float(np.sum(table[scored, pick] - table[scored, index]))
     naive = mean(table[:, index], bounded=bounded, level=level, clusters=clusters)
     corrected = _corrected(naive, change / (splits * len(table)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalkit.data import FloatArray, IntArray
+from evalkit.statistics.intervals import check_level
 from evalkit.statistics.resampling import Keys, as_student
 from evalkit.statistics.sequential import ROUNDING, Curve, mean_curve
 
@@ -69,8 +70,7 @@ def kendall_tau_b(
     """
     if np.shape(a) != np.shape(b):
         raise ValueError(f"A and B have the same shape, not {np.shape(a)} and {np.shape(b)}")
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     steps = np.shape(a)[1]
     curve = mean_curve(np.hstack([a, b]), keys, clusters, resamples=resamples)
     if steps < LEAST:

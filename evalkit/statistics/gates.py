@@ -26,6 +26,7 @@ State = Literal["pass", "fail", "inconclusive"]
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 MOST_PROMPTS = 1e12  # a plan for more is none
+FEW_DECIDING = 10  # prompts; of fewer, t intervals of a mean difference cover too little
 NORMAL_FROM = 1e6  # degrees of freedom; Student's t is within 1e-6 of the normal from there on
 
 
@@ -69,7 +70,7 @@ def threshold_state(
     """
     if not math.isfinite(bound):
         raise ValueError(f"a bound is finite, not {bound}")
-    if not (_known(value) and _known(low) and _known(high)):
+    if not (_is_number(value) and _is_number(low) and _is_number(high)):
         return Decision("inconclusive", "no interval")
     _check_order(low, high)
     if low is not None and low >= bound:
@@ -102,7 +103,7 @@ def regression_state(
     """
     if not 0 < margin < math.inf:
         raise ValueError(f"a margin is above 0, not {margin}")
-    if not (_known(low) and _known(high)):
+    if not (_is_number(low) and _is_number(high)):
         return Decision("inconclusive", "no interval")
     _check_order(low, high)
     if high is not None and high < -margin:
@@ -114,7 +115,7 @@ def regression_state(
     return Decision("inconclusive", f"may be on either side of {-margin:g}")
 
 
-def _known(x: float | None) -> bool:
+def _is_number(x: float | None) -> bool:
     return x is not None and not math.isnan(x)
 
 
@@ -156,8 +157,8 @@ def at_level(
         return min(low, wider[0]), max(high, wider[1])
     ratio = t_critical(level, clusters - 1) / t_critical(saved, clusters - 1)
     if bounded and min(low, value) > 0 and max(high, value) < 1:
-        centre = _logit(value)
-        moved = [_logistic(centre + ratio * (_logit(end) - centre)) for end in (low, high)]
+        centre = logit(value)
+        moved = [logistic(centre + ratio * (logit(end) - centre)) for end in (low, high)]
     else:
         moved = [value + ratio * (end - value) for end in (low, high)]
     if ratio > 1:  # a bias correction may have put the value outside its interval
@@ -230,7 +231,7 @@ def prompts_to_decide(
         return None
     distance = abs(value - bound) / stderr
     if bounded and 0 < value < 1 and 0 < bound < 1:
-        distance = abs(_logit(value) - _logit(bound)) * value * (1 - value) / stderr
+        distance = abs(logit(value) - logit(bound)) * value * (1 - value) / stderr
     spare = 0.0 if power is None else NormalDist().inv_cdf(power)
 
     def decided(m: int) -> bool:
@@ -279,9 +280,11 @@ def t_central(t: float, df: float) -> float:
     return 2 * area * math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(math.pi)
 
 
-def _logit(p: float) -> float:
+def logit(p: float) -> float:
+    """ln(p / (1 − p)), p in (0, 1)."""
     return math.log(p / (1 - p))
 
 
-def _logistic(x: float) -> float:
+def logistic(x: float) -> float:
+    """1 / (1 + e⁻ˣ), of any finite x."""
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -22,6 +22,8 @@ import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
 from evalkit.data import FloatArray, IntArray
+from evalkit.statistics.clusters import clustering
+from evalkit.statistics.gates import logistic, logit
 from evalkit.statistics.resampling import MANY_CLUSTERS, Keys, bootstrap_means, grouped
 
 Method = Literal["logit-t", "betting", "t", "bca", "wilson", "cumulants", "undefined"]
@@ -115,8 +117,7 @@ def mean(
         ValueError: A value that is not finite, or outside [0, 1] although bounded; a level
             outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     if not np.all(np.isfinite(column)):
         raise ValueError("the column holds NaN or infinity; decide about those rows first")
     if bounded and len(column) and not (column.min() >= 0 and column.max() <= 1):
@@ -139,14 +140,24 @@ def mean(
     )
 
 
+def check_level(level: float) -> None:
+    """ValueError unless a nominal coverage lies in (0, 1)."""
+    if not 0 < level < 1:
+        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+
+
+def defined(x: float) -> float | None:
+    """None for NaN: what is undefined is no number."""
+    return None if math.isnan(x) else float(x)
+
+
 def _group(column: FloatArray, clusters: IntArray | None, keys: Keys | None) -> _Clusters:
     constant = bool(column.min() == column.max())
     if clusters is None:
         return _Clusters(column, np.ones(len(column)), keys, constant)
-    _, first, label = np.unique(clusters, return_index=True, return_inverse=True)
-    sums = np.bincount(label, weights=column).astype(np.float64)
-    sizes = np.bincount(label).astype(np.float64)
-    return _Clusters(sums, sizes, None if keys is None else keys[first], constant)
+    units = clustering(len(column), clusters)
+    keys = None if keys is None else keys[units.first]
+    return _Clusters(units.sums(column), units.sizes, keys, constant)
 
 
 def _interval(
@@ -176,13 +187,9 @@ def _t_quantile(clusters: int, level: float) -> float:
 
 
 def _logit_t(value: float, stderr: float, clusters: int, level: float) -> tuple[float, float]:
-    centre = math.log(value / (1 - value))
+    centre = logit(value)
     half = _t_quantile(clusters, level) * stderr / (value * (1 - value))
-    return _logistic(centre - half), _logistic(centre + half)
-
-
-def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+    return logistic(centre - half), logistic(centre + half)
 
 
 def _bca(units: _Clusters, spread: float, level: float, resamples: int) -> tuple[float, float]:

@@ -24,6 +24,7 @@ import numpy as np
 from scipy.special import expit, stdtrit
 
 from evalkit.data import FloatArray, IntArray
+from evalkit.statistics.clusters import clustering
 from evalkit.statistics.intervals import Estimate, Method, mean
 
 State = Literal[
@@ -258,8 +259,7 @@ def clustered_stderr(
         The standard error; None with no more clusters than coefficients.
     """
     n = len(influence)
-    label = np.arange(n) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    sums = np.bincount(label, weights=influence)
+    sums = clustering(n, clusters).sums(influence)
     c = len(sums)
     if c <= coefficients:
         return None

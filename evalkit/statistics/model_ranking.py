@@ -19,7 +19,8 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from evalkit.data import FloatArray, IntArray
-from evalkit.statistics.intervals import Estimate
+from evalkit.statistics.clusters import clustering
+from evalkit.statistics.intervals import Estimate, check_level, defined
 from evalkit.statistics.multiplicity import holm_where_defined
 from evalkit.statistics.outcomes import mean_by_group
 from evalkit.statistics.paired import mcnemar
@@ -117,8 +118,7 @@ def overall_differences(
         ValueError: Arrays that do not fit together, credits outside [0, 1], a stratum without a
             weight, weights that are negative, infinite or all 0, a level outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     table = credit_table(credit)
     kept, design = _design(np.asarray(strata), np.asarray(weights), clusters, len(table))
     table = table[kept]
@@ -128,7 +128,7 @@ def overall_differences(
     adjusted = holm_of_pairs(_matrix(tests, [test.p for test in tests], table.shape[1]))
     return OverallDifferences(
         values=np.array([_overall(column, design) for column in table.T]),
-        pairs=tuple(replace(test, p_holm=_known(adjusted[test.a, test.b])) for test in tests),
+        pairs=tuple(replace(test, p_holm=defined(adjusted[test.a, test.b])) for test in tests),
         level=level,
     )
 
@@ -156,8 +156,8 @@ def _design(
     counts = weights > 0
     kept = np.flatnonzero(counts[strata])
     stratum = (np.cumsum(counts) - 1)[strata[kept]]
-    units = kept if clusters is None else np.asarray(clusters)[kept]
-    _, cluster = np.unique(units, return_inverse=True)
+    units = None if clusters is None else np.asarray(clusters)[kept]
+    cluster = clustering(len(kept), units).label
     s = int(counts.sum())
     cells, cell = np.unique(cluster * s + stratum, return_inverse=True)
     share = weights[counts] / weights.sum()
@@ -183,9 +183,9 @@ def _difference(
         half = math.nan
         p = 1.0 if not math.isnan(value) and np.all(np.abs(d) <= ROUNDING) else None
     estimate = Estimate(
-        value=_known(value),
-        low=_known(value - half),
-        high=_known(value + half),
+        value=defined(value),
+        low=defined(value - half),
+        high=defined(value + half),
         stderr=spread.stderr,
         level=level,
         n=len(d),
@@ -214,10 +214,6 @@ def _spread(d: FloatArray, design: _Design) -> _Spread:
         return _Spread(0.0, None, clusters)
     df = float(own.sum() ** 2 / np.sum(own**2 / (units - 1)))
     return _Spread(math.sqrt(variance), min(df, clusters - 1.0), clusters)
-
-
-def _known(x: float) -> float | None:
-    return None if math.isnan(x) else float(x)
 
 
 def _matrix(

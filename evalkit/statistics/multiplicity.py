@@ -16,7 +16,8 @@ import numpy.typing as npt
 from scipy.special import expit, logit, ndtri, stdtr
 
 from evalkit.data import FloatArray, IntArray
-from evalkit.statistics.intervals import Estimate, mean
+from evalkit.statistics.clusters import Clustering, clustering
+from evalkit.statistics.intervals import Estimate, defined, mean
 from evalkit.statistics.resampling import Keys, as_student, weight_blocks
 
 
@@ -183,23 +184,23 @@ def max_t_bands(
     rank = math.ceil(level * (resamples + 1))
     if rank > resamples:
         raise ValueError(f"{resamples} resamples are too few for the level {level}")
-    units = np.arange(len(columns)) if clusters is None else clusters
-    _, first, label = np.unique(units, return_index=True, return_inverse=True)
+    grouped = clustering(len(columns), clusters)
+    label, units = grouped.label, len(grouped.first)
     means = [mean(x, bounded=False, level=level, clusters=label, seed=seed) for x in columns.T]
     centre, spread = _on_scale(means, bounded=bounded)
     able = ~np.isnan(spread)
-    maxima = _sorted_maxima(_deviations(columns[:, able], label), keys[first], resamples)
-    critical = as_student(float(maxima[rank - 1]), len(first) - 1)
+    maxima = _sorted_maxima(_deviations(columns[:, able], grouped), keys[grouped.first], resamples)
+    critical = as_student(float(maxima[rank - 1]), units - 1)
     low, high = centre - critical * spread, centre + critical * spread
     if bounded:
         low, high = expit(low), expit(high)
-    as_normal = -ndtri(stdtr(len(first) - 1, -np.abs(centre / spread)))
+    as_normal = -ndtri(stdtr(units - 1, -np.abs(centre / spread)))
     p = (1 + resamples - np.searchsorted(maxima, as_normal)) / (1 + resamples)
     null = np.all(columns == (0.5 if bounded else 0.0), axis=0)
     p = np.where(able, p, np.where(null, 1.0, np.nan))
     ends = zip(low.tolist(), high.tolist(), p.tolist(), strict=True)
     bands = [_band(of, *found, resamples) for of, found in zip(means, ends, strict=True)]
-    return Bands(tuple(bands), _known(float(critical)))
+    return Bands(tuple(bands), defined(float(critical)))
 
 
 def _check(columns: FloatArray, keys: Keys, *, bounded: bool) -> None:
@@ -220,10 +221,9 @@ def _on_scale(means: list[Estimate], *, bounded: bool) -> tuple[FloatArray, Floa
     return logit(value), spread / slope
 
 
-def _deviations(columns: FloatArray, label: npt.NDArray[np.intp]) -> FloatArray:
+def _deviations(columns: FloatArray, grouped: Clustering) -> FloatArray:
     """(C, k) what each cluster adds to (bootstrap mean − mean) / stderr, of variance exactly 1."""
-    sums = np.zeros((label.max() + 1, columns.shape[1]))
-    np.add.at(sums, label, columns - columns.mean(axis=0))
+    sums = grouped.sums(columns - columns.mean(axis=0))
     scaled: FloatArray = sums / np.sqrt(np.sum(sums**2, axis=0))
     return scaled
 
@@ -240,10 +240,10 @@ def _band(estimate: Estimate, low: float, high: float, p: float, resamples: int)
     made = not math.isnan(low)
     return Band(
         value=estimate.value,
-        low=_known(low),
-        high=_known(high),
+        low=defined(low),
+        high=defined(high),
         stderr=estimate.stderr,
-        p=_known(p),
+        p=defined(p),
         level=estimate.level,
         n=estimate.n,
         clusters=estimate.clusters,
@@ -251,7 +251,3 @@ def _band(estimate: Estimate, low: float, high: float, p: float, resamples: int)
         resamples=resamples if made else 0,
         seed=estimate.seed,
     )
-
-
-def _known(x: float) -> float | None:
-    return None if math.isnan(x) else x

@@ -18,16 +18,18 @@ import numpy as np
 from scipy.special import logit
 
 from evalkit.data import FloatArray, IntArray
+from evalkit.statistics.intervals import defined
 from evalkit.statistics.resampling import Keys
 from evalkit.statistics.sequential import (
     Curve,
     Plan,
     earlier_windows,
-    known,
     mean_curve,
     upper_bounds,
     windowed,
 )
+
+TOLERANCE = 0.1  # logits of B that count as no change; 2.5 points at a half
 
 
 class Change(NamedTuple):
@@ -57,7 +59,6 @@ class OverOptimisationLook:
         best: Column of the last checkpoint of B's best earlier window; None before there is one.
         a_since_best: Change of A from that window to the last one.
         b_since_best: The same of B.
-        margin: Change of B, in logits, that counts as none.
     """
 
     step: int
@@ -67,7 +68,6 @@ class OverOptimisationLook:
     best: int | None
     a_since_best: Change | None
     b_since_best: Change | None
-    margin: float
 
     @property
     def hard(self) -> bool:
@@ -81,8 +81,8 @@ class OverOptimisationLook:
 
     @property
     def soft(self) -> bool:
-        """A is surely up and B surely within ±margin since the first checkpoint."""
-        return _above(self.a, 0) and _above(self.b, -self.margin) and _below(self.b, self.margin)
+        """A is surely up and B surely within ±`TOLERANCE` since the first checkpoint."""
+        return _above(self.a, 0) and _above(self.b, -TOLERANCE) and _below(self.b, TOLERANCE)
 
 
 def over_optimisation(
@@ -91,15 +91,14 @@ def over_optimisation(
     keys: Keys,
     plan: Plan,
     *,
-    margin: float = 0.1,
     clusters: IntArray | None = None,
 ) -> tuple[OverOptimisationLook, ...]:
     """Compare what A and B say of each checkpoint, with three alarms.
 
     Each alarm needs all of its bounds (intersection-union), and is false with chance 1 − level at
     most over the whole run if B never falls (`hard`, `turned`) or if A never rises, and twice that
-    if B falls and A rises but over different stretches; that B lies within the margin (`soft`) is
-    two one-sided tests. Alarms on a step never change when later ones are appended. "Down since
+    if B falls and A rises but over different stretches; that B stands still (`soft`) is two
+    one-sided tests. Alarms on a step never change when later ones are appended. "Down since
     the first checkpoint" comes late: a run gains before it loses.
 
     Args:
@@ -107,7 +106,6 @@ def over_optimisation(
         b: (P, T) the same prompts and checkpoints under the one held out.
         keys: (P,) bootstrap keys, equal within a cluster, seed included.
         plan: Looks, window (of logits, for "since the best"), level of each alarm, resamples.
-        margin: Change of B in logits that counts as none; 0.1 is 2.5 points at a half.
         clusters: (P,) cluster of each prompt; each its own if None.
 
     Returns:
@@ -137,7 +135,6 @@ def over_optimisation(
             best=bests[t - idle] + plan.window - 1 if t >= idle else None,
             a_since_best=a_since[t],
             b_since_best=b_since[t],
-            margin=margin,
         )
         for t in range(steps)
     )
@@ -179,7 +176,7 @@ def _changes(
     above = upper_bounds(curve, looks, spent)
     below = upper_bounds(mirrored, looks, spent)
     return [
-        Change(float(high.difference[i]), known(-low.upper[i]), known(high.upper[i]))
+        Change(float(high.difference[i]), defined(-low.upper[i]), defined(high.upper[i]))
         for i, low, high in zip(picked, below, above, strict=True)
     ]
 

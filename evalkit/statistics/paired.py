@@ -22,7 +22,8 @@ import numpy as np
 from scipy.special import bdtr, chdtrc, ncfdtr, ndtri, stdtr, stdtrit
 
 from evalkit.data import FloatArray, IntArray
-from evalkit.statistics.intervals import Estimate, mean
+from evalkit.statistics.clusters import clustering
+from evalkit.statistics.intervals import Estimate, check_level, mean
 from evalkit.statistics.resampling import BLOCK_CELLS, Keys, splitmix64
 
 EXACT_CLUSTERS = 20  # 2^20 sign patterns are listed, beyond that drawn
@@ -209,9 +210,8 @@ def permutation_p(
         raise ValueError(f"draws are at least 1, not {draws}")
     if not len(d := _finite(differences)):
         return None
-    units = np.arange(len(d)) if clusters is None else clusters
-    _, first, label = np.unique(units, return_index=True, return_inverse=True)
-    sums = np.bincount(label, weights=d)
+    grouped = clustering(len(d), clusters)
+    sums = grouped.sums(d)
     moved = sums != 0  # whatever its sign, a sum of 0 changes nothing
     sums = sums[moved]
     least = abs(float(sums.sum())) - 1e-12 * float(np.abs(sums).sum())  # up to rounding of sums
@@ -219,7 +219,7 @@ def permutation_p(
         return float(np.mean(np.abs(_all_signed_sums(sums)) >= least))
     if keys is None:
         raise ValueError(f"more than {EXACT_CLUSTERS} clusters need the keys of the rows")
-    blocks = _signed_sums(sums, keys[first][moved], draws)
+    blocks = _signed_sums(sums, keys[grouped.first][moved], draws)
     extreme = sum(int(np.count_nonzero(np.abs(block) >= least)) for block in blocks)
     return (1 + extreme) / (1 + draws)
 
@@ -393,8 +393,7 @@ def prompts_needed(
 
 
 def _check_power(level: float, power: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     if not 1 - level < power < 1:
         raise ValueError(f"the power must lie between {1 - level:g} and 1, got {power}")
 

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from evalkit.data import FloatArray
+from evalkit.statistics.intervals import check_level
 from evalkit.statistics.paired import minimum_detectable_effect, prompts_needed
 
 
@@ -122,8 +123,8 @@ class Components:
         ]
 
 
-class Plan(NamedTuple):
-    """One point of a trade-off.
+class TradeOff(NamedTuple):
+    """One point of the trade-off between prompts, completions and references.
 
     Attributes:
         prompts: To be answered; whole.
@@ -198,8 +199,7 @@ def variance_range(
     Raises:
         ValueError: As `components` and `Components.variance`.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     variance = components(a, b).variance(completions, references)
     if not variance:
         return 0.0, 0.0
@@ -223,7 +223,7 @@ def trade_off(
     references: Sequence[int] = (1,),
     level: float = 0.95,
     power: float = 0.8,
-) -> Iterator[Plan]:
+) -> Iterator[TradeOff]:
     """What finds a difference of `delta` so often: prompts for each K (both sides) and R.
 
     In the order given, references outermost; for a curve, or the cheapest by `generated`.
@@ -231,7 +231,7 @@ def trade_off(
     for r in references:
         for k in completions:
             n = math.ceil(found.prompts_needed(delta, (k, k), r, level=level, power=power))
-            yield Plan(n, k, r, n * k)
+            yield TradeOff(n, k, r, n * k)
 
 
 class _ByPrompt(NamedTuple):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from evalkit.data import FloatArray, IntArray
 from evalkit.statistics.bradley_terry import Strengths, paired_tests
+from evalkit.statistics.intervals import check_level
 from evalkit.statistics.multiplicity import holm
 
 
@@ -77,8 +78,7 @@ def rank_ranges_from(
     Raises:
         ValueError: A level outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     above = (adjusted < 1 - level) & (differences > 0)
     left, groups = [int(k) for k in np.argsort(-values, kind="stable")], []
     while left:

@@ -18,6 +18,8 @@ import numpy.typing as npt
 from scipy.special import ndtri, stdtr
 
 from evalkit.data import FloatArray, IntArray
+from evalkit.statistics.clusters import clustering
+from evalkit.statistics.intervals import check_level
 from evalkit.statistics.resampling import Keys, as_student, weight_blocks
 
 ROUNDING = 1e-12  # relative; a spread below it is that of floats, not of prompts
@@ -81,16 +83,12 @@ def mean_curve(
         raise ValueError(f"columns are (P, T) with P keys, not {table.shape} and {len(keys)}")
     if not np.all(np.isfinite(table)):
         raise ValueError("the columns hold NaN or infinity; decide about those prompts first")
-    if clusters is not None and np.shape(clusters) != (len(table),):
-        raise ValueError("each prompt has a cluster")
+    grouped = clustering(len(table), clusters)
     values = table.mean(axis=0)
-    units = np.arange(len(table)) if clusters is None else clusters
-    _, first, label = np.unique(units, return_index=True, return_inverse=True)
-    deviations = np.zeros((len(first), table.shape[1]))
-    np.add.at(deviations, label, (table - values) / len(table))
+    deviations = grouped.sums((table - values) / len(table))
     noise = ROUNDING * np.abs(table).max(axis=0)
     deviations[:, np.linalg.norm(deviations, axis=0) <= noise] = 0.0
-    blocks = weight_blocks(np.asarray(keys)[first], resamples)
+    blocks = weight_blocks(np.asarray(keys)[grouped.first], resamples)
     drawn = [np.empty((0, table.shape[1])), *(block @ deviations for block in blocks)]
     return Curve(values, deviations, np.concatenate(drawn))
 
@@ -122,8 +120,7 @@ class Plan:
     resamples: int = 10_000
 
     def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise ValueError(f"the level must lie between 0 and 1, got {self.level}")
+        check_level(self.level)
         if self.window < 1 or self.resamples < 1:
             raise ValueError("a window holds at least one checkpoint, and there is a resample")
 
@@ -232,8 +229,3 @@ def _as_normal(t: FloatArray, df: int) -> FloatArray:
 def earlier_windows(count: int, width: int) -> Sequence[tuple[int, IntArray]]:
     """Each window that has earlier ones not overlapping it, with those."""
     return [(k, np.arange(k - width + 1)) for k in range(width, count)]
-
-
-def known(x: float) -> float | None:
-    """None for NaN."""
-    return None if math.isnan(x) else float(x)

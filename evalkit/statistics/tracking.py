@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.data import FloatArray, IntArray
+from evalkit.statistics.intervals import check_level, defined
 from evalkit.statistics.resampling import Keys
 from evalkit.statistics.sequential import (
     Curve,
     Plan,
     earlier_windows,
-    known,
     mean_curve,
     spend,
     upper_bounds,
@@ -89,8 +89,8 @@ def degradation_alarms(
                 step=k + plan.window - 1,
                 best=best + plan.window - 1,
                 difference=float(above.difference[best]),
-                upper=known(above.upper[best]),
-                p=known(above.p[best]),
+                upper=defined(above.upper[best]),
+                p=defined(above.p[best]),
             )
         )
     return tuple(found)
@@ -243,8 +243,7 @@ def change_point(
     Raises:
         ValueError: NaN or infinity, no prompts, steps that do not increase, a level outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level must lie between 0 and 1, got {level}")
+    check_level(level)
     curve = mean_curve(outcomes, keys, clusters, resamples=resamples)
     t = len(curve.values)
     x = np.arange(t, dtype=np.float64) if steps is None else np.asarray(steps, dtype=np.float64)

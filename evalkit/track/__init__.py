@@ -25,6 +25,7 @@ from evalkit.statistics.deciding import decided_difference
 from evalkit.statistics.intervals import mean
 from evalkit.statistics.multiplicity import max_t_bands
 from evalkit.statistics.over_optimisation import (
+    TOLERANCE,
     correlation_drift,
     length_drift,
     over_optimisation,
@@ -59,12 +60,17 @@ TOKENS = 2
 
 
 class _Run(NamedTuple):
-    """The checkpoints of a run under one reward model, on the prompts they share."""
+    """The checkpoints of a run under one reward model, on the prompts they share.
+
+    `outcomes` are the metric's, `verdicts` (P,) what the tie rule says of the last checkpoint: NaN
+    where a tie is dropped.
+    """
 
     reward_model: str
     entries: Sequence[Entry]
     prompt_id: TextArray
     outcomes: FloatArray
+    verdicts: FloatArray
     tokens: FloatArray
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
@@ -199,6 +205,7 @@ def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _R
         mine,
         np.array(shared, dtype=object),
         values,
+        _verdicts(mine[-1], shared),
         tokens,
         _left_out(mine),
         tuple(notices),
@@ -223,6 +230,13 @@ def _of_prompts(
             "are now judged on these"
         )
     return found
+
+
+def _verdicts(entry: Entry, prompts: Sequence[str]) -> FloatArray:
+    """Win 1, tie ½, loss 0 by the tie rule, of means over completions too."""
+    outcome = [entry.prompts[i][COLUMN["win_rate"]] for i in prompts]
+    verdicts: FloatArray = (np.sign(np.array(outcome, dtype=np.float64) - 0.5) + 1) / 2
+    return verdicts
 
 
 def _left_out(entries: Sequence[Entry]) -> tuple[str, ...]:
@@ -299,7 +313,7 @@ def _shared(runs: Sequence[_Run]) -> tuple[list[str], list[FloatArray]]:
 def _consensus(runs: Sequence[_Run], options: Options) -> Consensus:
     shared, outcomes = _shared(runs)
     keys = bootstrap_keys(shared, options.seed)
-    verdicts = np.column_stack([(np.sign(x[:, -1] - 0.5) + 1) / 2 for x in outcomes])
+    verdicts = np.column_stack([run.verdicts[np.isin(run.prompt_id, shared)] for run in runs])
     return Consensus(
         prompts=len(shared),
         orders={
@@ -320,7 +334,7 @@ def _monitor(proxy: _Run, held_out: _Run, options: Options) -> Monitor:
         proxy=proxy.reward_model,
         held_out=held_out.reward_model,
         prompts=len(shared),
-        looks=over_optimisation(a, b, keys, plan, margin=options.margin),
+        looks=over_optimisation(a, b, keys, plan),
         length=length_drift(tokens, keys, plan) if counted else None,
         length_correlation=correlation_drift(a, tokens, keys, plan) if counted else None,
     )
@@ -340,7 +354,7 @@ def _signature(runs: Sequence[_Run], first: Comparison, options: Options) -> str
         "ties": str(options.ties),
         "planned": "" if options.planned is None else options.planned,
         "window": options.window,
-        "margin": repr(options.margin),
+        "tolerance": repr(TOLERANCE),
         "ci": f"logit-t,betting,max-t;{options.level!r}",
         "seed": options.seed,
         "version": __version__,

@@ -38,7 +38,6 @@ class Options:
             raises any alarm: of a decline under one reward model (both alarms share it), of each
             kind in a monitor.
         seed: Of the keyed resamples.
-        margin: Change of the held-out reward model, in logits, that counts as none.
         proxy: The name of the reward model the run is trained against, the others being held out;
             None if that is not said, and nothing is monitored.
     """
@@ -51,7 +50,6 @@ class Options:
     missing: Missing = "error"
     level: float = 0.95
     seed: int = 0
-    margin: float = 0.1
     proxy: str | None = None
 
     def __post_init__(self) -> None:
@@ -60,14 +58,13 @@ class Options:
             self.window >= 1,
             self.planned is None or self.planned >= 1,
             self.seed >= 0,
-            0 < self.margin < float("inf"),
         )
         if not all(sound):
             raise InputError(
-                f"level {self.level}, window {self.window}, planned {self.planned}, seed "
-                f"{self.seed}, margin {self.margin}",
-                fix="the level lies between 0 and 1, window and planned are at least 1, the seed "
-                "is at least 0, and the margin is above 0",
+                f"level {self.level}, window {self.window}, planned {self.planned}, "
+                f"seed {self.seed}",
+                fix="the level lies between 0 and 1, window and planned are at least 1, and the "
+                "seed is at least 0",
             )
 
 
@@ -166,8 +163,9 @@ class Consensus:
         prompts: How many those are.
         orders: Two reward models, as indices of the curves -> Kendall's correlation of their
             curves; None below four checkpoints, or where a curve is level.
-        agreement: Of their verdicts (win 1, tie, loss 0) on the last checkpoint, per prompt; its
-            credit is the share of wins, its rows without full agreement are contested.
+        agreement: Of their verdicts (win 1, tie, loss 0) on the last checkpoint, per prompt: by the
+            tie rule, whatever the metric; a tie that is dropped is no verdict. Its credit is the
+            share of wins, its rows without full agreement are contested.
     """
 
     prompts: int

@@ -22,7 +22,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evalkit.validate.decisions import Decision, Study, decide, quick_studies, studies
+from evalkit.statistics.gates import FEW_DECIDING
+from evalkit.validate.decisions import (
+    Decision,
+    Study,
+    decide,
+    quick_studies,
+    share_stderr,
+    studies,
+)
 from evalkit.validate.metrics import FAMILY, METRICS, Design, Result, Whose
 
 __all__ = [
@@ -46,10 +54,10 @@ BLOCK = 100  # trials drawn at a time
 
 TOLERANCE = 0.02  # on either side of the nominal value
 CHANCE = 2.0  # Monte-Carlo standard errors allowed beyond that
-FEW, LEAST = 10, 0.85  # prompts that decide; what no number of them excuses
+LEAST = 0.85  # what no number of deciding prompts excuses
 
 BY_DESIGN = "conservative by design"
-FEW_DECIDE = f"under-covers: fewer than {FEW} prompts decide"
+FEW_DECIDE = f"under-covers: fewer than {FEW_DECIDING} prompts decide"
 AT_LIMIT = "at the limit, within Monte-Carlo error"
 UNDER, OVER, NONE = "under-covers", "over-covers", "no interval"
 
@@ -159,8 +167,7 @@ def _cell(design: Design, column: Sequence[Result]) -> Cell:
     known = [one for one in column if one.held is not None]
     held = sum(bool(one.held) for one in known)
     coverage = held / len(known) if known else math.nan
-    share = (held + 2) / (len(known) + 4)  # Agresti and Coull's: not 0 where all or none held
-    stderr = math.sqrt(share * (1 - share) / (len(known) + 4))
+    stderr = share_stderr(held / max(1, len(known)), len(known))
     used = [one.used for one in known if one.used]
     shares = {name: used.count(name) / len(used) for name in sorted(set(used))}
     mixed = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
@@ -194,7 +201,7 @@ def _verdict(column: Sequence[Result], coverage: float, chance: float, betting: 
     if math.isnan(coverage):
         return NONE
     if coverage + chance < nominal - TOLERANCE:
-        few = statistics.median(one.deciding for one in column) < FEW
+        few = statistics.median(one.deciding for one in column) < FEW_DECIDING
         return FEW_DECIDE if few and coverage >= LEAST else UNDER
     if coverage - chance <= limit:
         return "ok" if nominal - TOLERANCE <= coverage <= limit else AT_LIMIT

@@ -17,8 +17,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+import numpy as np
+
+from evalkit.data import FloatArray
+from evalkit.statistics.over_optimisation import over_optimisation
 from evalkit.statistics.resampling import Keys
 from evalkit.statistics.sequential import Plan
+from evalkit.statistics.tracking import watch
 from evalkit.validate import gates, tracking
 from evalkit.validate.metrics import Whose
 from evalkit.validate.tracking import Alarms, Characteristics, Columns, Monitor, RunDesign
@@ -216,21 +221,27 @@ OURS = (TRACK, TURNED, HARD)
 
 def watch_run(columns: Columns, keys: Keys) -> Mapping[str, Alarms]:
     """Every rule that watches one reward model."""
-    return {TRACK: tracking.either(PLAN)(columns, keys), **_peers(columns, keys)}
+    (table,) = columns
+    return {TRACK: watch(table, keys, PLAN).alarms, **_peers(table)}
 
 
 def watch_two(columns: Columns, keys: Keys) -> Mapping[str, Alarms]:
     """Every rule that watches a reward model trained against and one held out."""
-    found = tracking.over_optimisation_alarms(PLAN, ("turned", "hard"))(columns, keys)
-    return {TURNED: found["turned"], HARD: found["hard"], **_peers(columns, keys)}
-
-
-def _peers(columns: Columns, keys: Keys) -> Mapping[str, Alarms]:
+    proxy, held_out = columns
+    looks = over_optimisation(proxy, held_out, keys, PLAN)
     return {
-        "any drop": tracking.any_drop(columns, keys),
-        "below the best so far": tracking.below_best(0.0)(columns, keys),
-        "more than 2 points below it": tracking.below_best(POINTS)(columns, keys),
-        "paired t to it, .05 each": tracking.paired_t(0.05)(columns, keys),
+        TURNED: np.array([look.turned for look in looks]),
+        HARD: np.array([look.hard for look in looks]),
+        **_peers(held_out),
+    }
+
+
+def _peers(table: FloatArray) -> Mapping[str, Alarms]:
+    return {
+        "any drop": tracking.any_drop(table),
+        "below the best so far": tracking.below_best(table, 0.0),
+        "more than 2 points below it": tracking.below_best(table, POINTS),
+        "paired t to it, .05 each": tracking.paired_t(table, 0.05),
     }
 
 

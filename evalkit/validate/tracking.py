@@ -20,10 +20,7 @@ from scipy.special import expit, ndtr, ndtri, stdtr
 
 from evalkit.data import FloatArray
 from evalkit.statistics.checkpoint_choice import best_set, chosen
-from evalkit.statistics.over_optimisation import over_optimisation
 from evalkit.statistics.resampling import Keys
-from evalkit.statistics.sequential import Plan
-from evalkit.statistics.tracking import cusum, degradation_alarms, watch
 
 VARIANCE = 0.168  # of outcomes at a mean of a half; siblings then differ by 0.37 (measured: .366)
 # of Φ(τz): asin(ρ)/2π with ρ = τ²/(1 + τ²)
@@ -32,8 +29,7 @@ TAU = math.sqrt(RHO / (1 - RHO))
 
 Columns = tuple[FloatArray, ...]  # (P, T) under one reward model, or under two
 Alarms = npt.NDArray[np.bool_]  # (T,)
-Rule = Callable[[Columns, Keys], Alarms]
-Monitor = Callable[[Columns, Keys], Mapping[str, Alarms]]  # several rules by name
+Monitor = Callable[[Columns, Keys], Mapping[str, Alarms]]  # rules by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,78 +139,28 @@ def _overoptimised(x: FloatArray) -> FloatArray:
     return found
 
 
-def any_drop(columns: Columns, keys: Keys) -> Alarms:
-    """Alarms where the mean is below that of the checkpoint before."""
-    del keys
-    means = columns[-1].mean(axis=0)
+def any_drop(table: FloatArray) -> Alarms:
+    """Alarms where the mean is below that of the checkpoint before; (P, T) values to (T,)."""
+    means = table.mean(axis=0)
     below: Alarms = np.diff(means, prepend=means[0]) < 0
     return below
 
 
-def below_best(points: float) -> Rule:
+def below_best(table: FloatArray, points: float) -> Alarms:
     """Alarms where the mean is more than so much below the best so far, in units of the mean."""
-
-    def rule(columns: Columns, keys: Keys) -> Alarms:
-        del keys
-        means = columns[-1].mean(axis=0)
-        below: Alarms = means < np.maximum.accumulate(means) - points
-        return below
-
-    return rule
+    means = table.mean(axis=0)
+    below: Alarms = means < np.maximum.accumulate(means) - points
+    return below
 
 
-def paired_t(alpha: float) -> Rule:
+def paired_t(table: FloatArray, alpha: float) -> Alarms:
     """Alarms where the two-sided paired t test against the best checkpoint so far finds a drop."""
-
-    def rule(columns: Columns, keys: Keys) -> Alarms:
-        del keys
-        table = columns[-1]
-        means, (n, steps) = table.mean(axis=0), table.shape
-        found = np.zeros(steps, dtype=np.bool_)
-        for t in range(1, steps):
-            d = table[:, t] - table[:, np.argmax(means[:t])]
-            found[t] = stdtr(n - 1, d.mean() / (d.std(ddof=1) / math.sqrt(n))) < alpha / 2
-        return found
-
-    return rule
-
-
-def degradation(plan: Plan) -> Rule:
-    """`degradation_alarms`, on the last reward model's columns."""
-    return lambda columns, keys: np.array(
-        [look.alarm for look in degradation_alarms(columns[-1], keys, plan)]
-    )
-
-
-def cumulative(plan: Plan) -> Rule:
-    """`cusum`, on the last reward model's columns."""
-    return lambda columns, keys: cusum(columns[-1], keys, plan).alarm
-
-
-def either(plan: Plan) -> Rule:
-    """`watch`, on the last reward model's columns: what `evalkit track` alarms on."""
-    return lambda columns, keys: watch(columns[-1], keys, plan).alarms
-
-
-def over_optimised(plan: Plan, alarm: str) -> Rule:
-    """`over_optimisation` of the first reward model's columns, by the second's: one of its alarms.
-
-    Args:
-        plan: Of the run.
-        alarm: "hard", "turned" or "soft".
-    """
-    monitor = over_optimisation_alarms(plan, (alarm,))
-    return lambda columns, keys: monitor(columns, keys)[alarm]
-
-
-def over_optimisation_alarms(plan: Plan, alarms: tuple[str, ...]) -> Monitor:
-    """Several alarms of `over_optimised` at once."""
-
-    def monitor(columns: Columns, keys: Keys) -> Mapping[str, Alarms]:
-        looks = over_optimisation(columns[0], columns[1], keys, plan)
-        return {name: np.array([getattr(look, name) for look in looks]) for name in alarms}
-
-    return monitor
+    means, (n, steps) = table.mean(axis=0), table.shape
+    found = np.zeros(steps, dtype=np.bool_)
+    for t in range(1, steps):
+        d = table[:, t] - table[:, np.argmax(means[:t])]
+        found[t] = stdtr(n - 1, d.mean() / (d.std(ddof=1) / math.sqrt(n))) < alpha / 2
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,25 +185,17 @@ class Characteristics:
     delay: float | None
 
 
-def operating_characteristics(
-    rule: Rule, design: RunDesign, *, trials: int, seed: int
-) -> Characteristics:
-    """Count alarms over simulated runs; the same arguments give the same numbers.
-
-    Args:
-        rule: What watches; it gets the columns and keys of the prompts.
-        design: What is simulated.
-        trials: Runs, ≥ 1.
-        seed: ≥ 0; trial i draws from (seed, i), whatever the rule.
-    """
-    found = characteristics(lambda *run: {"": rule(*run)}, design, trials=trials, seed=seed)
-    return found[""]
-
-
 def characteristics(
     monitor: Monitor, design: RunDesign, *, trials: int, seed: int
 ) -> dict[str, Characteristics]:
-    """The `operating_characteristics` of every rule of a monitor, on the same runs."""
+    """Count the alarms of every rule over the same runs; the same arguments give the same numbers.
+
+    Args:
+        monitor: What watches; it gets the columns and keys of the prompts.
+        design: What is simulated.
+        trials: Runs, ≥ 1.
+        seed: ≥ 0; trial i draws from (seed, i), whatever the rules.
+    """
     first: dict[str, list[float]] = {}
     for trial in range(trials):
         for name, alarms in monitor(*simulated(design, trial, seed)).items():

@@ -10,6 +10,7 @@ from typing import Any
 from evalkit.report import gate
 from evalkit.report.layout import csv_lines
 from evalkit.statistics.agreement import Agreement
+from evalkit.statistics.over_optimisation import TOLERANCE
 from evalkit.track import Curve, Monitor, Track
 from evalkit.track.result import Consensus
 
@@ -65,7 +66,7 @@ def document(track: Track) -> dict[str, Any]:
         "level": options.level,
         "planned": options.planned,
         "window": options.window,
-        "margin": options.margin,
+        "tolerance": TOLERANCE,
         "ties": str(options.ties),
         "missing": options.missing,
         "seed": options.seed,

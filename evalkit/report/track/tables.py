@@ -9,7 +9,7 @@ from evalkit.report import gate
 from evalkit.report.tables import UNDEFINED, percent, points, rate, share
 from evalkit.statistics.agreement import Agreement
 from evalkit.statistics.intervals import Estimate
-from evalkit.statistics.over_optimisation import Change
+from evalkit.statistics.over_optimisation import TOLERANCE, Change
 from evalkit.statistics.tracking import DegradationLook
 from evalkit.text import count, listing
 from evalkit.track import Curve, Monitor, Point, Track
@@ -190,14 +190,15 @@ def _consensus(found: Consensus, track: Track) -> Block:
     for (i, j), tau in found.orders.items():
         order = f"{tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]" if tau else UNDEFINED
         kappa = UNDEFINED if math.isnan(kappas[i][j]) else f"{kappas[i][j]:.2f}"
-        rows.append([f"{names[i]}, {names[j]}", order, f"{percent(shares[i][j])} %", kappa])
+        same = UNDEFINED if math.isnan(shares[i][j]) else f"{percent(shares[i][j])} %"
+        rows.append([f"{names[i]}, {names[j]}", order, same, kappa])
     said = found.agreement
     last = track.curves[0].points[-1].checkpoint
     return Block(
         f"Agreement of {len(names)} reward models",
         rows,
         [
-            f"verdicts on {last}, {found.prompts} prompts: unanimous on {rate(said.unanimous)}, "
+            f"verdicts on {last}, {said.unanimous.n} prompts: unanimous on {rate(said.unanimous)}, "
             f"win rate there {rate(said.accuracy_unanimous)}; contested: {contested(said)}, "
             f"win rate there {rate(said.accuracy_contested)}"
         ],
@@ -235,7 +236,7 @@ def _monitor(monitor: Monitor, track: Track) -> Block:
             f"changes in logits on {monitor.prompts} prompts, since the first checkpoint and since "
             "the best earlier window of the held-out one, with bounds that hold at all checkpoints",
             "hard: proxy up and held out down since the first; turned: the same since the best; "
-            f"soft: proxy up, held out within ±{track.options.margin:g}",
+            f"soft: proxy up, held out within ±{TOLERANCE:g}",
             "length: by what factor the mean tokens, prompt included, grew since the first; its "
             f"correlation over prompts with the {METRICS[track.options.metric]} under the proxy "
             "changed by so much: where both rise, the proxy may be rewarding length",
