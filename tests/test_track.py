@@ -295,20 +295,20 @@ def test_runs_weeks_apart_are_paired_as_if_done_together(tmp_path, cut):
     together = track([comparisons])
     ends = np.cumsum([0, *cut])
     for low, high in pairwise(ends):
-        apart = track([comparisons[low:high]], history=history)
+        apart = track([comparisons[low:high]], history=read_history(history))
     assert outputs(apart) == outputs(together)
     assert len(apart.stored) == 10 - cut[-1]
     assert together.stored == ()
     whole = tmp_path / "whole.jsonl"
-    track([comparisons], history=whole)
+    track([comparisons], history=read_history(whole))
     assert whole.read_bytes() == history.read_bytes()
 
 
 def test_several_reward_models_share_one_history(tmp_path):
     both, history = [run(UP), run(PEAK, model="other", seed=1)], tmp_path / "run.jsonl"
     options = Options(proxy="ours")
-    track([c[:6] for c in both], history=history, options=options)
-    apart = track([c[6:] for c in both[::-1]], history=history, options=options)
+    track([c[:6] for c in both], history=read_history(history), options=options)
+    apart = track([c[6:] for c in both[::-1]], history=read_history(history), options=options)
     assert outputs(apart) == outputs(track(both, options=options))
 
 
@@ -326,7 +326,7 @@ def test_what_is_written_is_read_as_it_was(tmp_path):
 def refused(history, comparisons, said, *, options=None, error=InputError):
     before = history.read_bytes()
     with pytest.raises(error) as found:
-        track(comparisons, history=history, options=options)
+        track(comparisons, history=read_history(history), options=options)
     assert said in str(found.value)
     assert str(history) in str(found.value) or "step" in said or "planned" in said
     assert history.read_bytes() == before
@@ -336,7 +336,7 @@ def refused(history, comparisons, said, *, options=None, error=InputError):
 @pytest.fixture
 def history(tmp_path):
     path = tmp_path / "run.jsonl"
-    track([run(UP[:4])], history=path)
+    track([run(UP[:4])], history=read_history(path))
     return path
 
 
@@ -355,14 +355,16 @@ def test_a_history_on_other_prompts_is_refused(tmp_path):
         held(at(side(f"c{k}", half), k), ref)
         for k, half in enumerate([rewards[:10] + [None] * 10, [None] * 10 + rewards[10:]])
     )
-    track([[first]], history=history)
+    track([[first]], history=read_history(history))
     refused(history, [[second]], "the history and the new checkpoints share no prompt")
 
 
 def test_mixed_reward_models_are_refused(history):
     refused(history, [run(UP[:5], model="another")[4:]], "mixed reward models")
     refused(history, [run(UP[:5]), run(UP[:5], model="another")[:3]], "mixed reward models")
-    track([run(UP[:5], model="another"), run(UP[:5])], history=history)  # all of both: one run
+    track(
+        [run(UP[:5], model="another"), run(UP[:5])], history=read_history(history)
+    )  # all of both: one run
     refused(history, [run(UP[:6])], "another#")
 
 
@@ -418,9 +420,9 @@ def test_steps_are_needed_and_differ(history):
 
 def test_more_checkpoints_than_planned_are_refused(tmp_path):
     history, planned = tmp_path / "run.jsonl", Options(planned=9)
-    track([run(UP[:4])], history=history, options=planned)
+    track([run(UP[:4])], history=read_history(history), options=planned)
     refused(history, [run(UP)], "10 checkpoints, but 9 were planned", options=planned)
-    assert not track([run(UP[:9])], history=history, options=planned).alarmed
+    assert not track([run(UP[:9])], history=read_history(history), options=planned).alarmed
 
 
 @pytest.mark.parametrize("other", [{"planned": 9}, {"window": 2}, {"level": 0.9}])
@@ -429,13 +431,13 @@ def test_a_plan_is_kept(history, other):
     refused(history, [run(UP)], "planned otherwise: none planned, window 3, level 0.95; now ",
             options=Options(**other))  # fmt: skip
     with pytest.raises(InputError, match=re.escape(str(PLAN._replace(**other)))):
-        track([run(UP)], history=history, options=Options(**other))
+        track([run(UP)], history=read_history(history), options=Options(**other))
 
 
 def test_an_empty_file_is_the_beginning_of_a_history(tmp_path):
     history = tmp_path / "run.jsonl"
     history.touch()
-    track([run(UP[:2])], history=history)
+    track([run(UP[:2])], history=read_history(history))
     assert len(read_history(history).entries) == 2
 
 
@@ -447,6 +449,15 @@ def test_what_another_run_wrote_meanwhile_is_not_lost(history):
     with pytest.raises(InputError, match="was written by another run meanwhile"):
         write_history(mine, PLAN, entries[:4] + entries[5:6])
     assert history.read_bytes() == before
+
+
+def test_what_another_run_added_since_the_history_was_read_is_taken_in(tmp_path):
+    comparisons, path = run(UP), tmp_path / "run.jsonl"
+    mine = read_history(path)
+    track([comparisons[:4]], history=read_history(path))
+    found = track([comparisons[4:]], history=mine)
+    assert outputs(found) == outputs(track([comparisons]))
+    assert len(read_history(path).entries) == len(UP)
 
 
 def test_another_file_of_the_same_bytes_is_another_file(history, monkeypatch):
@@ -466,7 +477,7 @@ def test_a_linked_history_stays_one_file_with_its_rights(history, tmp_path):
     link = tmp_path / "link.jsonl"
     link.symlink_to(history)
     history.chmod(0o600)
-    track([run(UP)], history=link)
+    track([run(UP)], history=read_history(link))
     assert link.is_symlink()
     assert len(read_history(history).entries) == len(UP)
     assert history.stat().st_mode & 0o777 == 0o600
@@ -672,7 +683,9 @@ HOSTILE = ["=cmd|' /C calc'!A0", "a|b`*_<script>", "\x1b[31mred\u202e", "$x$", "
 
 
 def test_hostile_names_stay_text(tmp_path):
-    found = track([run(UP[:5], names=HOSTILE, model="<b>`|$m$")], history=tmp_path / "h.jsonl")
+    found = track(
+        [run(UP[:5], names=HOSTILE, model="<b>`|$m$")], history=read_history(tmp_path / "h.jsonl")
+    )
     assert [p.checkpoint for p in found.curves[0].points] == HOSTILE
     rows = csv.DictReader(io.StringIO(report.to_csv(found).decode()))
     assert [row["checkpoint"] for row in rows] == [f"'{HOSTILE[0]}", *HOSTILE[1:]]

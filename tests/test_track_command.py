@@ -8,7 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from evalkit import track
+from evalkit.cli import run as evalkit_here
+from evalkit.track import history
 from evalkit.track.history import RunPlan, read_history, write_history
+from evalkit.workspace import Workspace
 from tests.workspace_copy import evalkit
 
 NAMES = ("ckpt_1", "ckpt_2", "ckpt_3", "ckpt_4")
@@ -251,3 +255,39 @@ def test_an_output_is_no_input_even_under_its_name(run, workspace):
     assert done.returncode == 2
     assert "named.json is an input" in done.stderr
     assert (workspace / "named.json").read_bytes() == before
+
+
+def test_a_run_finds_its_workspace_once_and_reads_its_history_once(workspace, monkeypatch, capsys):
+    calls = []
+
+    def counted(found, name):
+        def call(*arguments):
+            calls.append(name)
+            return found(*arguments)
+
+        return call
+
+    monkeypatch.chdir(workspace)
+    monkeypatch.setattr(Workspace, "find", counted(Workspace.find, "find"))
+    monkeypatch.setattr(history, "read_history", counted(read_history, "read_history"))
+    arguments = ["--no-progress", "track", "-m", "ckpt_[123]", "--rm", "demo-rm"]
+    for extra in ([], ["--history", "once.jsonl"], ["--history", "once.jsonl", "--ci", "0.95"]):
+        calls.clear()
+        assert evalkit_here([*arguments, *extra]) == 0, capsys.readouterr().err
+        assert calls == ["find", "read_history"][: 1 + bool(extra)]
+
+
+def test_a_run_that_ends_while_another_scores_is_not_lost(workspace, monkeypatch, run):
+    monkeypatch.chdir(workspace)
+    found = track.compared
+
+    def meanwhile(*arguments, **options):
+        done = run("-m", "ckpt_2", "--history", "meanwhile.jsonl")
+        assert done.returncode == 0, done.stderr
+        return found(*arguments, **options)
+
+    monkeypatch.setattr(track, "compared", meanwhile)
+    arguments = ["--no-progress", "track", "-m", "ckpt_1", "--history", "meanwhile.jsonl"]
+    assert evalkit_here(arguments) == 0
+    kept = [e.checkpoint for e in read_history(workspace / "meanwhile.jsonl").entries]
+    assert kept == ["ckpt_1", "ckpt_2"]

@@ -14,6 +14,7 @@ from evalkit.pairing import TieRule
 from evalkit.report import document, gate
 from evalkit.report import track as report
 from evalkit.track import Options, track
+from evalkit.track.history import read_history
 from tests.test_contrasts import side
 from tests.test_track import PEAK, at, held, run
 
@@ -22,7 +23,7 @@ NO_LOSS = Rule("win_rate", margin=0.05, against="previous")
 
 
 def judged(comparisons, *rules, options=None, history=None, **policy):
-    found = track(comparisons, options=options, history=history)
+    found = track(comparisons, options=options, history=history and read_history(history))
     return replace(found, verdict=judge(report.document(found), Policy(rules, **policy)))
 
 
@@ -67,7 +68,7 @@ def test_every_rule_is_asked_under_each_reward_model_and_all_share_the_error():
 
 def test_checkpoints_of_the_history_are_baselines_and_the_verdict_is_that_of_all_at_once(tmp_path):
     comparisons, history = run([0.0, 1.0, 0.9]), tmp_path / "run.jsonl"
-    track([comparisons[:2]], history=history)
+    track([comparisons[:2]], history=read_history(history))
     apart = judged([comparisons[2:]], HALF, NO_LOSS, history=history)
     assert apart.verdict == judged([comparisons], HALF, NO_LOSS).verdict
     assert [j.baseline for j in apart.verdict.judged] == ["", "c01"]
@@ -120,7 +121,7 @@ def test_a_run_that_left_prompts_out_does_not_pass(lacking, tmp_path):
     (only,) = judged([comparisons], HALF).verdict.judged
     assert only.state == "inconclusive"
     assert "5 prompts left out" in only.reason
-    track([comparisons[:1]], history=tmp_path / "h")
+    track([comparisons[:1]], history=read_history(tmp_path / "h"))
     assert judged([comparisons[1:]], HALF, history=tmp_path / "h").verdict.judged == (only,)
 
 

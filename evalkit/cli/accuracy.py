@@ -147,10 +147,9 @@ def _run(context: Context, suite: str, chosen: dict[str, Any], options: Options)
             "--data names one source twice", fix="give the folder that holds all its files"
         )
     with session.open_store() as store:
-        sessions = (Session(context, {**chosen, "reward_model": name}) for name in names)
         result = run(
             found,
-            [one.reward_model(store) for one in sessions],
+            [session.reward_model(store, name) for name in names],
             store,
             rewards=chosen["rewards"],
             data=data,

@@ -20,8 +20,6 @@ from evalkit.cli.shared import Context, Session, check_outputs, present, tell_st
 
 if TYPE_CHECKING:
     from evalkit.best_of_n import BestOfN, Options
-# of --reward-model alone: another reward model has its own, or those of evalkit.toml
-OWN = {"family": None, "dtype": None, "max_length": None, "overlong": None, "parameters": ()}
 
 
 @click.command("best-of-n")
@@ -85,8 +83,7 @@ def _run(context: Context, chosen: dict[str, Any], options: Options) -> BestOfN:
         selector = session.reward_model(store)
         scorer = selector
         if chosen["scorer"]:
-            other = Session(context, {**chosen, **OWN, "reward_model": chosen["scorer"]})
-            scorer = other.reward_model(store)
+            scorer = session.reward_model(store, chosen["scorer"], as_stated=True)
         found = run(
             chosen["model"],
             Models(selector, scorer),

@@ -66,9 +66,9 @@ def list_(markdown: bool) -> None:  # noqa: FBT001 - click passes flags so
 @click.pass_obj
 def show(context: Context, /, name: str, **chosen: Any) -> None:
     """Print as JSON what a reward model is, and all that its fingerprint is over; loads nothing."""
-    session = Session(context, {**chosen, "reward_model": name})
+    session = Session(context, chosen)
     with session.open_store() as store:
-        spec = session.reward_model(store)
+        spec = session.reward_model(store, name)
     about: dict[str, object] = {
         "name": spec.name,
         "path": str(spec.path),
@@ -133,7 +133,7 @@ def check(context: Context, /, name: str, outputs: tuple[Path, ...], **chosen: A
     from evalkit.report import check as report
 
     check_outputs(report.check_output, outputs, [chosen["data"]])
-    found = _checked(Session(context, {**chosen, "reward_model": name}), name, chosen)
+    found = _checked(Session(context, chosen), name, chosen)
     present(report, found, outputs, as_json=chosen["as_json"])
     return found.exit_code
 
@@ -146,7 +146,7 @@ def _checked(session: Session, name: str, chosen: dict[str, Any]) -> Checked:
     conversations = _conversations(session, data, chosen) if data else []
     try:
         with session.open_store() as store:
-            spec = session.reward_model(store)
+            spec = session.reward_model(store, name)
     except RefusedModelError as error:
         return of_refusal(name, error)
     return run(spec, conversations, device=session.settings.device)
@@ -208,7 +208,7 @@ def card(ctx: click.Context, /, name: str, outputs: tuple[Path, ...], **chosen: 
     from evalkit.report import card as report
 
     check_outputs(report.check_output, outputs, (*chosen["data"], chosen["pairs"]))
-    session = Session(ctx.obj, {**chosen, "reward_model": name})
+    session = Session(ctx.obj, chosen)
     names = ("benchmark", "pairs", "noise_rows", "throughput", "level", "seed")
     options = Options(
         suites=tuple(
@@ -219,7 +219,7 @@ def card(ctx: click.Context, /, name: str, outputs: tuple[Path, ...], **chosen: 
     )
     with session.open_store() as store:
         found = measure(
-            session.reward_model(store),
+            session.reward_model(store, name),
             chosen["data"],
             session.workspace,
             store,

@@ -86,7 +86,8 @@ class Session:
 
     Args:
         context: Options of `evalkit`.
-        chosen: The values of `reward_model_options`, or of `settings_options` and `reward_model`.
+        chosen: The values of the command's options, `settings_options` among them where it asks
+            for a reward model.
     """
 
     def __init__(self, context: Context, chosen: dict[str, Any]) -> None:
@@ -111,11 +112,20 @@ class Session:
             click.echo(f"warning: {store.path} is read-only; new rewards are not kept", err=True)
         return store
 
-    def reward_model(self, store: Store) -> RewardModelSpec:
-        """The reward model asked for, else the workspace's default."""
+    def reward_model(
+        self, store: Store, name: str | None = None, *, as_stated: bool = False
+    ) -> RewardModelSpec:
+        """The reward model of a name, else the one asked for, else the workspace's default.
+
+        Args:
+            store: Remembers the digests of files.
+            name: Where the command has another one than `--reward-model`.
+            as_stated: Take its settings from evalkit.toml and itself alone, as those of the command
+                line are another one's.
+        """
         from evalkit.reward_models.lookup import built_ins, find_reward_model
 
-        name = self._chosen["reward_model"] or self.workspace.default("reward_model")
+        name = name or self._chosen.get("reward_model") or self.workspace.default("reward_model")
         if name is None:
             raise InputError(
                 "no reward model is named",
@@ -126,12 +136,14 @@ class Session:
             name,
             self.workspace,
             store.file_digest,
-            overrides={
-                **{name: self._chosen[name] for name in SETTINGS},
-                "parameters": dict(map(_parameter, self._chosen["parameters"])),
-            },
+            overrides={} if as_stated else self._settings(),
             download=self._download,
         )
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings of the command line."""
+        stated = {name: self._chosen[name] for name in SETTINGS}
+        return {**stated, "parameters": dict(map(_parameter, stated["parameters"]))}
 
 
 def default_reference(session: Session) -> str:

@@ -26,6 +26,7 @@ from evalkit.cli.options import (
 from evalkit.cli.shared import (
     Context,
     Session,
+    check_outputs,
     default_reference,
     is_given,
     present,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from evalkit.comparison import Comparison
     from evalkit.gate import Policy
     from evalkit.track import Options
+    from evalkit.track.history import History
 
 DIRECT = ("metric", "benchmark", "planned", "window", "missing", "level", "seed", "proxy")
 
@@ -100,20 +102,16 @@ def track(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> int:
     from evalkit.gate import judge
     from evalkit.report import track as report
     from evalkit.report.gate import to_text
-    from evalkit.track import Options
     from evalkit.track import track as run
+    from evalkit.track.history import read_history
 
-    for path in outputs:
-        report.check_output(path)
-    named = _named(Session(context, chosen), chosen, outputs)
-    _follow_plan(chosen)
-    options = Options(
-        ties=tie_rule(chosen["ties"]),
-        **{name: chosen[name] for name in DIRECT},
-    )
+    session = Session(context, chosen)
+    named = _named(session, chosen, outputs)
+    history = None if chosen["history"] is None else read_history(chosen["history"])
+    options = _options(chosen, history)
     demanded = _demanded(chosen, options)
-    comparisons = _compared(context, chosen, named, options)
-    found = run(comparisons, history=chosen["history"], options=options)
+    comparisons = _compared(session, chosen, named, history, options)
+    found = run(comparisons, history=history, options=options)
     if demanded:
         found = replace(found, verdict=judge(report.document(found), demanded))
     present(report, found, outputs, as_json=chosen["as_json"])
@@ -130,7 +128,7 @@ def _demanded(chosen: dict[str, Any], options: Options) -> Policy | None:
     """The rules of the command line; what they are about must be what is tracked."""
     from evalkit.gate.policy import ALARM
 
-    demanded = demands(chosen, alarm=True)
+    demanded = demands({**chosen, "level": options.level}, alarm=True)
     for rule in demanded.rules if demanded else ():
         if rule.metric not in {options.metric, ALARM}:
             raise InputError(
@@ -145,6 +143,7 @@ def _named(
     session: Session, chosen: dict[str, Any], outputs: tuple[Path, ...]
 ) -> tuple[list[str], str]:
     """The checkpoints and the reference; no output or history is one of them."""
+    from evalkit.report.track import check_output
     from evalkit.track import matching
 
     if not chosen["models"]:
@@ -156,28 +155,26 @@ def _named(
     inputs = [source.path for source in sources]
     if (history := chosen["history"]) is not None:
         _check_writable(history, inputs, outputs)
-    for path in outputs:
-        refuse_overwriting(path, inputs)
+    check_outputs(check_output, outputs, inputs)
     return checkpoints, reference
 
 
 def _compared(
-    context: Context, chosen: dict[str, Any], named: tuple[list[str], str], options: Options
+    session: Session,
+    chosen: dict[str, Any],
+    named: tuple[list[str], str],
+    history: History | None,
+    options: Options,
 ) -> list[list[Comparison]]:
     """Every checkpoint under every reward model; what can be refused is, before one is loaded."""
     from evalkit.track import check_history, compared
-    from evalkit.track.history import read_history
 
-    session, (checkpoints, reference) = Session(context, chosen), named
+    checkpoints, reference = named
     with session.open_store() as store:
-        sessions = [
-            Session(context, {**chosen, "reward_model": name})
-            for name in chosen["reward_models"] or [None]
-        ]
-        models = [one.reward_model(store) for one in sessions]
-        if chosen["history"] is not None:
-            known = read_history(chosen["history"])
-            check_history(known, checkpoints, reference, models, session.workspace, options)
+        names = chosen["reward_models"] or [None]
+        models = [session.reward_model(store, name) for name in names]
+        if history is not None:
+            check_history(history, checkpoints, reference, models, session.workspace, options)
         found = compared(
             checkpoints,
             reference,
@@ -191,17 +188,17 @@ def _compared(
     return found
 
 
-def _follow_plan(chosen: dict[str, Any]) -> None:
-    """Take what the command line leaves out of the plan from the history, and say so."""
-    from evalkit.track.history import read_history
+def _options(chosen: dict[str, Any], history: History | None) -> Options:
+    """The choices; what the command line leaves out of the plan is the history's, and is said."""
+    from evalkit.track import Options
 
-    plan = read_history(chosen["history"]).plan if chosen["history"] else None
-    if plan is None:
-        return
-    followed = {k: v for k, v in plan._asdict().items() if not is_given(k) and chosen[k] != v}
-    if followed:
-        chosen.update(followed)
-        click.echo(f"{plan}: as {chosen['history']} says", err=True)
+    direct = {name: chosen[name] for name in DIRECT}
+    if history is not None and history.plan is not None:
+        plan = {k: v for k, v in history.plan._asdict().items() if not is_given(k)}
+        if plan != {k: direct[k] for k in plan}:
+            click.echo(f"{history.plan}: as {history.path} says", err=True)
+        direct |= plan
+    return Options(ties=tie_rule(chosen["ties"]), **direct)
 
 
 def _check_writable(history: Path, inputs: Sequence[str], outputs: tuple[Path, ...]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +43,7 @@ from evalkit.track.before import (
     matching,
     run_plan,
 )
-from evalkit.track.history import Entry, entry_of, merged, read_history, write_history
+from evalkit.track.history import Entry, History, entry_of, merged, up_to_date, write_history
 from evalkit.track.result import Consensus, Curve, Metric, Monitor, Options, Point, Track
 from evalkit.version import __version__
 from evalkit.workspace import Workspace
@@ -118,14 +117,15 @@ def compared(
 def track(
     comparisons: Sequence[Sequence[Comparison]],
     *,
-    history: Path | None = None,
+    history: History | None = None,
     options: Options | None = None,
 ) -> Track:
     """Follow a run over its checkpoints under one reward model or several.
 
     Args:
         comparisons: As `compared` gives them: for each reward model all checkpoints.
-        history: A file that earlier checkpoints are read from and these are added to.
+        history: Of the run, as it was read; these checkpoints are added to its file, and to what
+            another run has added since.
         options: Choices that can move a number.
 
     Raises:
@@ -136,7 +136,7 @@ def track(
     options = options or Options()
     _check_models(comparisons, options)
     now = [_entry(c) for of_model in comparisons for c in of_model]
-    stored, plan = None if history is None else read_history(history), run_plan(options)
+    stored, plan = None if history is None else up_to_date(history), run_plan(options)
     entries = merged(stored, now, plan)
     runs = sorted(
         (_run(of_model[0].reward_model, entries, options.metric) for of_model in comparisons),

@@ -239,7 +239,7 @@ def read_history(path: Path) -> History:
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder", fix="name a file for the history")
-    content = path.read_bytes() if path.exists() else b""
+    content = _content(path)
     if not content:
         return History(path, content, None, ())
     faults: list[Fault] = []
@@ -251,6 +251,19 @@ def read_history(path: Path) -> History:
             str(path), faults, fix="restore the file, or start another; it is written by track"
         )
     return History(path, content, plan, tuple(found))
+
+
+def up_to_date(history: History) -> History:
+    """A history as its file is now, read anew only if another run has written it since.
+
+    Raises:
+        InputError, MalformedError: As for `read_history`.
+    """
+    return history if _content(history.path) == history.content else read_history(history.path)
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
 
 
 def _plan(record: Record, faults: list[Fault]) -> RunPlan | None:
