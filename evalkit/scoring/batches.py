@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -44,6 +44,8 @@ def score_batches(
 ) -> Iterator[tuple[dict[str, StoredReward], dict[str, str]]]:
     """Score batch after batch; one that does not fit is halved, and so are later ones of its size.
 
+    Of one that failed in part, the rows that are to be asked again alone go back, in halves.
+
     Args:
         model: The reward model.
         rendered: Key -> token ids.
@@ -61,11 +63,14 @@ def score_batches(
         if size > limit and len(batch) > 1:
             waiting.extendleft(reversed(_halves(batch)))
             continue
+        reasons: Mapping[int, str] = {}
+        again: Batch = []
         try:
             found = model.rewards([rendered[key] for key in batch])
-            reasons: Mapping[int, str] = {}
         except PartialBatchError as partial:
             found, reasons = partial.rewards, partial.reasons
+            again = [batch[i] for i in partial.again] if len(batch) > 1 else []
+            waiting.extendleft(reversed(_halves(again)))
         except (RewardModelMemoryError, RuntimeError, IndexError) as error:
             if len(batch) > 1:
                 if isinstance(error, RewardModelMemoryError):
@@ -75,12 +80,12 @@ def score_batches(
                 why = (str(error).splitlines() or [type(error).__name__])[0]
                 yield {}, {batch[0]: f"the reward model failed: {why}"}
             continue
-        yield _sort_out(batch, found.tolist(), rendered, reasons)
+        yield _sort_out(batch, found.tolist(), rendered, reasons, {*again})
 
 
 def _halves(batch: Batch) -> list[Batch]:
     middle = (len(batch) + 1) // 2
-    return [batch[:middle], batch[middle:]]
+    return [half for half in (batch[:middle], batch[middle:]) if half]
 
 
 def _sort_out(
@@ -88,10 +93,13 @@ def _sort_out(
     found: Sequence[Sequence[float]],
     rendered: Mapping[str, Rendered],
     reasons: Mapping[int, str],
+    again: Collection[str],
 ) -> tuple[dict[str, StoredReward], dict[str, str]]:
     rewards: dict[str, StoredReward] = {}
     failed: dict[str, str] = {}
     for i, (key, (reward, *attributes)) in enumerate(zip(batch, found, strict=True)):
+        if key in again:
+            continue
         item = rendered[key]
         if np.all(np.isfinite([reward, *attributes])):
             digest = tokens_digest(item.ids)
