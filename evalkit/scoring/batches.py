@@ -15,6 +15,7 @@ from evalkit.reward_models import (
     RewardModelMemoryError,
 )
 from evalkit.store import StoredReward
+from evalkit.text import first_line
 
 Batch = list[str]
 
@@ -77,8 +78,7 @@ def score_batches(
                     limit = size * len(_halves(batch)[0]) / len(batch)
                 waiting.extendleft(reversed(_halves(batch)))
             else:
-                why = (str(error).splitlines() or [type(error).__name__])[0]
-                yield {}, {batch[0]: f"the reward model failed: {why}"}
+                yield {}, {batch[0]: f"the reward model failed: {first_line(error)}"}
             continue
         yield _sort_out(batch, found.tolist(), rendered, reasons, {*again})
 
