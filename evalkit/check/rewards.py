@@ -25,11 +25,12 @@ CUT = {
 
 def moves_with_batch(subject: Subject) -> Finding | Inapplicable | None:
     """Rewards that depend on the rows beside them: batches of 8, as given and shuffled."""
-    if subject.spec.family.kind == "judge":
+    if subject.spec.is_judge:
         return Inapplicable("each verdict is a request of its own; see wavers")
-    orders = [np.arange(len(subject.rows)), np.random.default_rng(0).permutation(len(subject.rows))]
+    rows = subject.base.rows
+    orders = [np.arange(len(rows)), np.random.default_rng(0).permutation(len(rows))]
     shifts = [
-        subject.shift(rewards_of(subject.model, subject.rows, batch=BATCH, order=order.tolist()))
+        subject.base.shift(rewards_of(subject.model, rows, batch=BATCH, order=order.tolist()))
         for order in orders
     ]
     worst = max(shifts, key=lambda shift: (shift.beyond, shift.delta))
@@ -37,8 +38,8 @@ def moves_with_batch(subject: Subject) -> Finding | Inapplicable | None:
         return None
     return Finding(
         "moves-with-batch",
-        f"a reward moves with the rows beside it: {_flips(subject, worst)} between batches of 1 "
-        f"and of {BATCH}",
+        f"a reward moves with the rows beside it: {_flips(subject.base, worst)} between batches "
+        f"of 1 and of {BATCH}",
         worst.delta,
         MOVED,
         "pool by the attention mask and mask padding in every layer; until then score in batches "
@@ -56,14 +57,14 @@ def moves_with_padding_side(subject: Subject) -> Finding | Inapplicable | None:
     before = local.padding_side
     local.padding_side = "left"
     try:
-        shift = subject.shift(rewards_of(local, subject.rows, batch=BATCH))
+        shift = subject.base.shift(rewards_of(local, subject.base.rows, batch=BATCH))
     finally:
         local.padding_side = before
     if not shift.beyond:
         return None
     return Finding(
         "moves-with-padding-side",
-        f"a reward moves when padding is on the left: {_flips(subject, shift)}",
+        f"a reward moves when padding is on the left: {_flips(subject.base, shift)}",
         shift.delta,
         MOVED,
         "count positions from each row's first token (position_ids), or pad on the right only",
@@ -71,13 +72,13 @@ def moves_with_padding_side(subject: Subject) -> Finding | Inapplicable | None:
     )
 
 
-def _flips(subject: Baseline, shift: Shift) -> str:
-    return f"{shift.flipped} of {count(subject.verdicts, 'pair verdict')} flip"
+def _flips(base: Baseline, shift: Shift) -> str:
+    return f"{shift.flipped} of {count(base.verdicts, 'pair verdict')} flip"
 
 
 def squashed(subject: Subject) -> Finding | Inapplicable | None:
     """Rewards declared unbounded that all lie in [0, 1]: a sigmoid or softmax stands behind."""
-    family, rewards = subject.spec.family, subject.alone
+    family, rewards = subject.spec.family, subject.base.alone
     if family.output != "bradley-terry":
         return Inapplicable(f"its output is {family.output}, which may be bounded")
     if family.kind in KINDS and subject.local is not None:
@@ -107,7 +108,7 @@ def soft_cap_kernel(subject: Subject) -> Finding | Inapplicable | None:
     used = str(local.model.config._attn_implementation)
     if used != "eager":
         with local.eager():
-            shift = subject.shift(rewards_of(local, subject.rows))
+            shift = subject.base.shift(rewards_of(local, subject.base.rows))
         if shift.beyond:
             return _uncapped(subject, f"in use here, {used},", shift, here=True)
     config = Checkpoint(subject.spec.path, subject.spec.name).config
@@ -115,7 +116,7 @@ def soft_cap_kernel(subject: Subject) -> Finding | Inapplicable | None:
     if asked != "sdpa":  # which older versions of transformers run all the same
         return None
     with local.eager(capped=False):
-        shift = subject.shift(rewards_of(local, subject.rows))
+        shift = subject.base.shift(rewards_of(local, subject.base.rows))
     if not shift.beyond:
         return None
     return _uncapped(subject, f"that config.json asks for, {asked},", shift, here=False)
@@ -125,7 +126,7 @@ def _uncapped(subject: Subject, kernel: str, shift: Shift, *, here: bool) -> Fin
     return Finding(
         "soft-cap-kernel",
         f"the attention kernel {kernel} leaves out the cap of the attention's logits: "
-        f"{_flips(subject, shift)}",
+        f"{_flips(subject.base, shift)}",
         shift.delta,
         MOVED,
         'use attn_implementation="eager", or a kernel that is told the cap',
@@ -135,13 +136,13 @@ def _uncapped(subject: Subject, kernel: str, shift: Shift, *, here: bool) -> Fin
 
 def truncated_tail(subject: Subject) -> Finding | Inapplicable | None:
     """Conversations beyond the limit, or a limit beside the model's own that cuts unasked."""
-    spec = subject.spec
-    if subject.too_long:
+    spec, too_long, total = subject.spec, subject.base.too_long, subject.base.total
+    if too_long:
         return Finding(
             "truncated-tail",
-            f"{subject.too_long} of {count(subject.total, 'conversation')} are longer than "
+            f"{too_long} of {count(total, 'conversation')} are longer than "
             f"{spec.max_length} tokens; under {spec.overlong!r} each {CUT[spec.overlong]}",
-            subject.too_long / subject.total,
+            too_long / total,
             "share too long",
             "raise --max-length if the model allows it; --overlong truncate-left keeps the "
             "answer's end",
@@ -181,29 +182,29 @@ def _limit(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and value > 1 else LIMITLESS
 
 
-def random_head(subject: Baseline, again: FloatArray) -> Finding | None:
+def random_head(base: Baseline, again: FloatArray) -> Finding | None:
     """Rewards that are others after a second load: something of it is made up at each."""
-    shift = subject.shift(again)
+    shift = base.shift(again)
     if not shift.beyond:
         return None
     return Finding(
         "random-head",
-        f"loaded a second time it gives other rewards: {_flips(subject, shift)}",
+        f"loaded a second time it gives other rewards: {_flips(base, shift)}",
         shift.delta,
         MOVED,
         "fetch the checkpoint again and load every tensor of it; score in evaluation mode",
     )
 
 
-def wavers(subject: Baseline, again: FloatArray) -> Finding | None:
+def wavers(base: Baseline, again: FloatArray) -> Finding | None:
     """Verdicts of a judge that are others when it is asked again.
 
     Args:
-        subject: The first verdicts.
+        base: The first verdicts.
         again: (N,) the second ones, NaN where one cannot be read.
     """
     unreadable = int(np.isnan(again).sum())
-    changed = int(np.sum(again != subject.alone))  # NaN is unequal to every verdict
+    changed = int(np.sum(again != base.alone))  # NaN is unequal to every verdict
     if not changed:
         return None
     of = count(len(again), "verdict")

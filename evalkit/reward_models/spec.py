@@ -175,6 +175,11 @@ class RewardModelSpec:
         return self.family.output == "preference"
 
     @property
+    def is_judge(self) -> bool:
+        """Whether it is asked for verdicts, each a request that somebody pays for."""
+        return self.family.kind == "judge"
+
+    @property
     def tolerance(self) -> float:
         """How far two scorings of one conversation may lie apart, relative to max(1, |reward|).
 

@@ -250,7 +250,7 @@ def _check_sentinels(
         for key in keys
         if key not in now or not _same(known[key], now[key], spec.tolerance)
     ]
-    if spec.family.kind == "judge" and len(moved) <= SENTINELS / 2:
+    if spec.is_judge and len(moved) <= SENTINELS / 2:
         if moved:
             sys.stderr.write(
                 f"warning: {len(moved)} of {count(len(keys), 'known verdict')} of {spec.name!r} "
