@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from evalkit.check.result import Finding, Inapplicable
@@ -11,11 +9,10 @@ from evalkit.check.subject import BATCH, Baseline, Shift, Subject, rewards_of
 from evalkit.check.tokens import MOVED
 from evalkit.data import FloatArray
 from evalkit.reward_models import KINDS
-from evalkit.reward_models.checkpoint import Checkpoint, read_json
+from evalkit.reward_models.checkpoint import Checkpoint, limit, read_json
 from evalkit.text import count
 
 ENOUGH = 8  # rewards that must all lie in [0, 1] to be more than chance
-LIMITLESS = 1e9  # a tokenizer without a limit of its own states 1e30
 CUT = {
     "error": "has no reward",
     "truncate-left": "loses its beginning",
@@ -149,37 +146,31 @@ def truncated_tail(subject: Subject) -> Finding | Inapplicable | None:
         )
     if subject.local is None:
         return None
-    return _silent_limit(Checkpoint(spec.path, spec.name))
+    return _silent_limit(Checkpoint(spec.path, spec.name), spec.max_length)
 
 
-def _silent_limit(checkpoint: Checkpoint) -> Finding | None:
-    tokenizer = read_json(checkpoint.folder / "tokenizer.json")
-    stated = checkpoint.tokenizer_config.get("model_max_length")
-    limits = {
-        "model_max_length of tokenizer_config.json": _limit(stated),
-        "truncation of tokenizer.json": _limit(
-            (tokenizer.get("truncation") or {}).get("max_length")
+def _silent_limit(checkpoint: Checkpoint, used: int) -> Finding | None:
+    truncation = read_json(checkpoint.folder / "tokenizer.json").get("truncation") or {}
+    stated = {
+        "model_max_length of tokenizer_config.json": limit(
+            checkpoint.tokenizer_config.get("model_max_length")
         ),
+        "truncation of tokenizer.json": limit(truncation.get("max_length")),
     }
-    names = ("max_position_embeddings", "n_positions")
-    allowed = min(_limit(checkpoint.config.get(name)) for name in names)
-    place = min(limits, key=lambda k: limits[k])
-    if limits[place] >= allowed:
+    allowed = checkpoint.positions or used
+    below = {place: n for place, n in stated.items() if n is not None and n < allowed}
+    if not below:
         return None
+    place = min(below, key=lambda k: below[k])
     return Finding(
         "truncated-tail",
-        f"{place} is {limits[place]:.0f} and the model's own limit {allowed:.0f}: servers and "
-        "pipelines cut there and say nothing",
-        limits[place],
+        f"{place} is {below[place]} and the model's own limit {allowed}: servers and pipelines "
+        "cut there and say nothing",
+        float(below[place]),
         "tokens",
-        f"state {allowed:.0f} there, or what it was trained with everywhere",
+        f"state {allowed} there, or what it was trained with everywhere",
         here=False,
     )
-
-
-def _limit(value: Any) -> float:
-    """A number of tokens; no limit where a file states none that is one."""
-    return float(value) if isinstance(value, int | float) and value > 1 else LIMITLESS
 
 
 def random_head(base: Baseline, again: FloatArray) -> Finding | None:

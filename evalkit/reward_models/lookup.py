@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from evalkit.errors import InputError, MissingError
 from evalkit.reward_models.checkpoint import FileDigest
+from evalkit.reward_models.describe import describe, own_card
 from evalkit.reward_models.families import families, published
 from evalkit.reward_models.own import describe_own, is_own
 from evalkit.reward_models.remote.declared import describe_endpoint
-from evalkit.reward_models.spec import RewardModelSpec, describe, is_commit, own_card
+from evalkit.reward_models.spec import RewardModelSpec, is_commit
 from evalkit.text import did_you_mean, first_line, listing
 from evalkit.workspace import ENDPOINT, Workspace
 

@@ -19,7 +19,8 @@ from evalkit.reward_models.remote.asking import RemoteRewardModel, check_same_mo
 from evalkit.reward_models.remote.client import Client, ReplyError
 from evalkit.reward_models.remote.dialects import Request, dialects
 from evalkit.reward_models.remote.texts import TextRenderer
-from evalkit.reward_models.spec import DTYPES, RewardModelSpec, is_commit
+from evalkit.reward_models.settings import DTYPES
+from evalkit.reward_models.spec import RewardModelSpec, is_commit
 from evalkit.reward_models.tokenizer import load_tokenizer
 from evalkit.text import listing, printable
 
