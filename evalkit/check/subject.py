@@ -189,13 +189,12 @@ def _score(
     model: RewardModel, rows: Sequence[Rendered], batch: int, order: Sequence[int] = ()
 ) -> tuple[FloatArray, list[str]]:
     """(N,) rewards, NaN where there is none, and why there is none."""
-    keys = [str(i) for i in order] or [str(i) for i in range(len(rows))]
-    batches = [keys[i : i + batch] for i in range(0, len(keys), batch)]
+    places = list(order) or list(range(len(rows)))
+    batches = [places[i : i + batch] for i in range(0, len(places), batch)]
     found: FloatArray = np.full(len(rows), np.nan)
     failed: list[str] = []
-    by_key = {str(i): row for i, row in enumerate(rows)}
-    for rewards, problems in score_batches(model, by_key, batches):
-        for key, stored in rewards.items():
-            found[int(key)] = stored.reward
+    for rewards, problems in score_batches(model, dict(enumerate(rows)), batches):
+        for place, (reward, *_) in rewards.items():
+            found[place] = reward
         failed += problems.values()
     return found, failed
