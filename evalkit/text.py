@@ -63,6 +63,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean: {close[0]}?" if close else ""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, without its further lines; its name if nothing."""
+    said = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, said), type(error).__name__)
+
+
 def clip(value: object) -> str:
     """A value as JSON, short enough for an error line."""
     try:

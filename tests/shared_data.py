@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from evalkit.data import Message, Messages
-from evalkit.reward_models.spec import RewardModelSpec, describe
+from evalkit.reward_models.describe import describe
+from evalkit.reward_models.spec import RewardModelSpec
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"

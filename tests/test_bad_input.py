@@ -12,6 +12,7 @@ import pytest
 
 from evalkit import cli
 from evalkit.data import CompletionSet, Message, Prompt
+from evalkit.text import first_line
 
 ROWS = '{"instruction": "Why?", "output": "B"}\n{"instruction": "How?", "output": "S"}\n'
 ROW = ROWS.splitlines()[0]
@@ -413,3 +414,10 @@ def test_the_good_files_of_these_tables_are_good(workspace, capsys):
     assert cli.run(["refs", "add", "a", "good.jsonl"]) == 0
     assert cli.run(["refs", "add", "b", "ckpt_10"]) == 0
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"), [("", "OSError"), ("\n", "OSError"), ("one\ntwo", "one"), ("\n one", "one")]
+)
+def test_an_error_of_another_library_is_shown_by_its_first_words_or_its_name(said, shown):
+    assert first_line(OSError(said)) == shown

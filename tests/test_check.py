@@ -282,6 +282,14 @@ def test_a_limit_at_which_others_cut_in_silence(folder, place):
     assert (place in finding.what, "8192" in finding.what, finding.here) == (True, True, False)
 
 
+@pytest.mark.parametrize("stated", [500, 1e30])
+def test_a_tokenizers_limit_is_no_fault_where_the_model_states_none(folder, stated):
+    edit(folder / "config.json", ('  "max_position_embeddings": 8192,\n', ""))
+    change(folder / "tokenizer_config.json", model_max_length=stated)
+    spec = spec_of(folder, max_length=500)
+    assert check(spec, CHATS, device="cpu").findings == ()
+
+
 # Rewards
 
 

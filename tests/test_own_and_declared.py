@@ -10,9 +10,9 @@ from evalkit.cli import run
 from evalkit.data import Message
 from evalkit.errors import InputError, MissingError, RefusedModelError
 from evalkit.reward_models import load
+from evalkit.reward_models.describe import describe
 from evalkit.reward_models.families import published
 from evalkit.reward_models.lookup import find_reward_model
-from evalkit.reward_models.spec import describe
 from evalkit.scoring import RunSettings, score
 from evalkit.store import Store
 from evalkit.workspace import Workspace
@@ -91,6 +91,16 @@ def test_any_file_of_its_code_or_folder_is_part_of_its_identity(ours, file):
 def test_its_parameters_are_part_of_its_identity_whatever_they_are_called(ours):
     found = {find(ours, parameters={"reference": text}).fingerprint for text in ("x", "y")}
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions"])
+def test_its_length_is_at_most_what_its_config_has_positions_for(ours, name):
+    (ours / "models" / "a" / "config.json").write_text(json.dumps({name: 64}))
+    declare(ours, max_length="")
+    assert find(ours).max_length == 64
+    declare(ours, max_length="65")
+    with pytest.raises(InputError, match="beyond the model's 64 tokens"):
+        find(ours)
 
 
 def declare(folder, **changes):

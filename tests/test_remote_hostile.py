@@ -80,6 +80,24 @@ def test_a_row_that_a_server_answers_badly_has_no_reward_and_says_why(tmp_path, 
         assert POISONED not in again.lookup(spec.fingerprint, [POISONED])
 
 
+def test_a_bad_row_costs_the_rows_of_its_own_request_alone(tmp_path, store):
+    chats = [chat(f"answer {i}{' poison' if i == 41 else ''}") for i in range(64)]
+    asked = []
+
+    class Counting(ServedRewardModel):
+        def ask(self, rows):
+            asked.append(len(rows))
+            return super().ask(rows)
+
+    with RewardServer("vllm", misbehave=poison("413")) as server:
+        spec = declare(tmp_path / "w", server.url, concurrency=4)
+        scored = run(spec, store, chats, load=loading(Counting))
+        assert audit(server, scored, chats) == ([], set())
+    assert list(scored.problems) == [conversation_key(chats[41])]
+    # 4 requests of 16; these 16 as 8 of 2, in two batches; these 2 alone
+    assert (sum(asked), len(asked)) == (64 + 16 + 2, 4 + 8 + 2)
+
+
 @pytest.mark.parametrize("mode", [*PASSING, *HARMLESS])
 def test_a_failure_that_passes_costs_nothing_but_time(tmp_path, store, mode):
     with RewardServer("vllm", misbehave=poison(mode, times=1)) as server:

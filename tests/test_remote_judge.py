@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from jinja2 import Environment
 
 from evalkit.compare import compare
 from evalkit.comparison import Options
@@ -391,6 +392,17 @@ def test_a_prompt_of_the_users_own_is_asked(tmp_path, store):
         spec = declared(tmp_path / "w", server, parameters=Raw('{prompt = "mine.txt"}'))
         run(spec, store, pairs(1))
         assert "1: ours 0 2: theirs 0" in server.rows
+
+
+def test_a_prompt_is_compiled_once_for_all_pairs(tmp_path, monkeypatch):
+    compiled, compile_ = [], Environment.from_string
+    monkeypatch.setattr(
+        Environment, "from_string", lambda *a, **how: compiled.append(a) or compile_(*a, **how)
+    )
+    with RewardServer("openai") as server:
+        judge = load(declared(tmp_path / "w", server))
+        assert all(not row.problem for row in judge.render(pairs(20)))
+    assert len(compiled) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from evalkit.data import Messages, completion_set, conversation_key
 from evalkit.data import Row as FileRow
 from evalkit.errors import IntegrityError
+from evalkit.reward_models import PartialBatchError
 from evalkit.scoring import SENTINELS, RunSettings, Scored, rewards_of, score
 from evalkit.scoring.batches import plan
 from evalkit.store import Pack, Store, write_pack
@@ -76,6 +77,23 @@ def test_what_is_known_needs_no_reward_model(store):
     again = score(SPEC, conversations[::-1], store, settings=NO_LOAD)
     assert (again.rewards, again.forwards) == (first.rewards, 0)
     assert score(SPEC, [], store, settings=NO_LOAD) == Scored({}, {}, 0)
+
+
+def test_where_nothing_has_a_reward_there_is_no_store(store):
+    scored = run(store, words(3), FakeRewardModel(poisoned=["answer"]))
+    assert len(scored.problems) == 3
+    assert not store.path.exists()
+
+
+def test_a_model_that_asks_for_its_rows_again_and_again_is_asked_for_each_alone_at_last(store):
+    class Insatiable(FakeRewardModel):
+        def rewards(self, batch):
+            self.rows += len(batch)
+            raise PartialBatchError(np.full((len(batch), 1), NAN), {}, range(len(batch)))
+
+    scored = run(store, words(4), model := Insatiable(), batch_tokens=10_000)
+    assert len(scored.problems) == 4
+    assert model.rows == 4 + 4 + 4
 
 
 def test_rewards_in_packs_are_known(store, tmp_path):

@@ -20,7 +20,7 @@ import pytest
 
 from evalkit.errors import EvalkitError, InputError, IntegrityError, MissingError
 from evalkit.store import Store, StoredReward
-from evalkit.store.live import APPLICATION_ID
+from evalkit.store.schema import APPLICATION_ID
 from tests.fake_reward_model import (
     BATCH,
     add,

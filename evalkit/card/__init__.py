@@ -94,7 +94,7 @@ def measure(
     rows = _rows(answers, items, scored)
     noisy = (
         None
-        if _is_paid(reward_model)
+        if reward_model.is_judge
         else noise.measure(reward_model, again, seed=options.seed, settings=settings)
     )
     columns, alone, position = _columns(reward_model, answers, scored, options.level)
@@ -112,7 +112,7 @@ def measure(
         throughput=throughput.measure(
             reward_model, loaded(), again, batch_tokens=settings.batch_tokens
         )
-        if options.throughput and not _is_paid(reward_model)
+        if options.throughput and not reward_model.is_judge
         else None,
         calibration=calibration,
         accuracies=accuracies,
@@ -120,11 +120,6 @@ def measure(
         options=options,
         signature=_signature(reward_model, sources, rows, options),
     )
-
-
-def _is_paid(spec: RewardModelSpec) -> bool:
-    """Whether every repeat is a request that somebody pays for, as of a judge."""
-    return spec.family.kind == "judge"
 
 
 def _check_pairs(spec: RewardModelSpec, options: Options) -> None:
@@ -307,7 +302,7 @@ def _signature(
         "n": rows.items - sum(rows.unscored.values()),
         "unscored": sum(rows.unscored.values()),
         "truncated": rows.truncated,
-        "noise_rows": 0 if _is_paid(spec) else options.noise_rows,
+        "noise_rows": 0 if spec.is_judge else options.noise_rows,
         "pairs": Path(options.pairs).name if options.pairs else "",
         "suites": tuple(name for name, _ in options.suites),
         "ci": f"logit-t,betting,t;{options.level!r}",

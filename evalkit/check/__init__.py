@@ -76,7 +76,7 @@ def check(
         return of_refusal(spec.name, error)
     subject = subject_of(spec, model, conversations or probe_conversations())
     found = {code: run(subject) for code, run in CHECKS.items()}
-    base = subject.baseline
+    base = subject.base
     del model, subject
     gc.collect()  # the device may have room for one at a time
     again = load(spec, device=device)
@@ -95,7 +95,7 @@ def check(
 def _again(base: Baseline, model: RewardModel) -> dict[str, Finding | None]:
     """What a second load, or a judge's second answer, shows."""
     rows = model.render(base.items)
-    if base.spec.family.kind == "judge":
+    if base.spec.is_judge:
         return {ASKED_AGAIN: rewards.wavers(base, verdicts_of(model, rows))}
     return {RELOADED: rewards.random_head(base, rewards_of(model, rows))}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from evalkit.check.result import Finding, Inapplicable
@@ -11,11 +9,10 @@ from evalkit.check.subject import BATCH, Baseline, Shift, Subject, rewards_of
 from evalkit.check.tokens import MOVED
 from evalkit.data import FloatArray
 from evalkit.reward_models import KINDS
-from evalkit.reward_models.checkpoint import Checkpoint, read_json
+from evalkit.reward_models.checkpoint import Checkpoint, limit, read_json
 from evalkit.text import count
 
 ENOUGH = 8  # rewards that must all lie in [0, 1] to be more than chance
-LIMITLESS = 1e9  # a tokenizer without a limit of its own states 1e30
 CUT = {
     "error": "has no reward",
     "truncate-left": "loses its beginning",
@@ -25,11 +22,12 @@ CUT = {
 
 def moves_with_batch(subject: Subject) -> Finding | Inapplicable | None:
     """Rewards that depend on the rows beside them: batches of 8, as given and shuffled."""
-    if subject.spec.family.kind == "judge":
+    if subject.spec.is_judge:
         return Inapplicable("each verdict is a request of its own; see wavers")
-    orders = [np.arange(len(subject.rows)), np.random.default_rng(0).permutation(len(subject.rows))]
+    rows = subject.base.rows
+    orders = [np.arange(len(rows)), np.random.default_rng(0).permutation(len(rows))]
     shifts = [
-        subject.shift(rewards_of(subject.model, subject.rows, batch=BATCH, order=order.tolist()))
+        subject.base.shift(rewards_of(subject.model, rows, batch=BATCH, order=order.tolist()))
         for order in orders
     ]
     worst = max(shifts, key=lambda shift: (shift.beyond, shift.delta))
@@ -37,8 +35,8 @@ def moves_with_batch(subject: Subject) -> Finding | Inapplicable | None:
         return None
     return Finding(
         "moves-with-batch",
-        f"a reward moves with the rows beside it: {_flips(subject, worst)} between batches of 1 "
-        f"and of {BATCH}",
+        f"a reward moves with the rows beside it: {_flips(subject.base, worst)} between batches "
+        f"of 1 and of {BATCH}",
         worst.delta,
         MOVED,
         "pool by the attention mask and mask padding in every layer; until then score in batches "
@@ -56,14 +54,14 @@ def moves_with_padding_side(subject: Subject) -> Finding | Inapplicable | None:
     before = local.padding_side
     local.padding_side = "left"
     try:
-        shift = subject.shift(rewards_of(local, subject.rows, batch=BATCH))
+        shift = subject.base.shift(rewards_of(local, subject.base.rows, batch=BATCH))
     finally:
         local.padding_side = before
     if not shift.beyond:
         return None
     return Finding(
         "moves-with-padding-side",
-        f"a reward moves when padding is on the left: {_flips(subject, shift)}",
+        f"a reward moves when padding is on the left: {_flips(subject.base, shift)}",
         shift.delta,
         MOVED,
         "count positions from each row's first token (position_ids), or pad on the right only",
@@ -71,13 +69,13 @@ def moves_with_padding_side(subject: Subject) -> Finding | Inapplicable | None:
     )
 
 
-def _flips(subject: Baseline, shift: Shift) -> str:
-    return f"{shift.flipped} of {count(subject.verdicts, 'pair verdict')} flip"
+def _flips(base: Baseline, shift: Shift) -> str:
+    return f"{shift.flipped} of {count(base.verdicts, 'pair verdict')} flip"
 
 
 def squashed(subject: Subject) -> Finding | Inapplicable | None:
     """Rewards declared unbounded that all lie in [0, 1]: a sigmoid or softmax stands behind."""
-    family, rewards = subject.spec.family, subject.alone
+    family, rewards = subject.spec.family, subject.base.alone
     if family.output != "bradley-terry":
         return Inapplicable(f"its output is {family.output}, which may be bounded")
     if family.kind in KINDS and subject.local is not None:
@@ -107,7 +105,7 @@ def soft_cap_kernel(subject: Subject) -> Finding | Inapplicable | None:
     used = str(local.model.config._attn_implementation)
     if used != "eager":
         with local.eager():
-            shift = subject.shift(rewards_of(local, subject.rows))
+            shift = subject.base.shift(rewards_of(local, subject.base.rows))
         if shift.beyond:
             return _uncapped(subject, f"in use here, {used},", shift, here=True)
     config = Checkpoint(subject.spec.path, subject.spec.name).config
@@ -115,7 +113,7 @@ def soft_cap_kernel(subject: Subject) -> Finding | Inapplicable | None:
     if asked != "sdpa":  # which older versions of transformers run all the same
         return None
     with local.eager(capped=False):
-        shift = subject.shift(rewards_of(local, subject.rows))
+        shift = subject.base.shift(rewards_of(local, subject.base.rows))
     if not shift.beyond:
         return None
     return _uncapped(subject, f"that config.json asks for, {asked},", shift, here=False)
@@ -125,7 +123,7 @@ def _uncapped(subject: Subject, kernel: str, shift: Shift, *, here: bool) -> Fin
     return Finding(
         "soft-cap-kernel",
         f"the attention kernel {kernel} leaves out the cap of the attention's logits: "
-        f"{_flips(subject, shift)}",
+        f"{_flips(subject.base, shift)}",
         shift.delta,
         MOVED,
         'use attn_implementation="eager", or a kernel that is told the cap',
@@ -135,75 +133,69 @@ def _uncapped(subject: Subject, kernel: str, shift: Shift, *, here: bool) -> Fin
 
 def truncated_tail(subject: Subject) -> Finding | Inapplicable | None:
     """Conversations beyond the limit, or a limit beside the model's own that cuts unasked."""
-    spec = subject.spec
-    if subject.too_long:
+    spec, too_long, total = subject.spec, subject.base.too_long, subject.base.total
+    if too_long:
         return Finding(
             "truncated-tail",
-            f"{subject.too_long} of {count(subject.total, 'conversation')} are longer than "
+            f"{too_long} of {count(total, 'conversation')} are longer than "
             f"{spec.max_length} tokens; under {spec.overlong!r} each {CUT[spec.overlong]}",
-            subject.too_long / subject.total,
+            too_long / total,
             "share too long",
             "raise --max-length if the model allows it; --overlong truncate-left keeps the "
             "answer's end",
         )
     if subject.local is None:
         return None
-    return _silent_limit(Checkpoint(spec.path, spec.name))
+    return _silent_limit(Checkpoint(spec.path, spec.name), spec.max_length)
 
 
-def _silent_limit(checkpoint: Checkpoint) -> Finding | None:
-    tokenizer = read_json(checkpoint.folder / "tokenizer.json")
-    stated = checkpoint.tokenizer_config.get("model_max_length")
-    limits = {
-        "model_max_length of tokenizer_config.json": _limit(stated),
-        "truncation of tokenizer.json": _limit(
-            (tokenizer.get("truncation") or {}).get("max_length")
+def _silent_limit(checkpoint: Checkpoint, used: int) -> Finding | None:
+    truncation = read_json(checkpoint.folder / "tokenizer.json").get("truncation") or {}
+    stated = {
+        "model_max_length of tokenizer_config.json": limit(
+            checkpoint.tokenizer_config.get("model_max_length")
         ),
+        "truncation of tokenizer.json": limit(truncation.get("max_length")),
     }
-    names = ("max_position_embeddings", "n_positions")
-    allowed = min(_limit(checkpoint.config.get(name)) for name in names)
-    place = min(limits, key=lambda k: limits[k])
-    if limits[place] >= allowed:
+    allowed = checkpoint.positions or used
+    below = {place: n for place, n in stated.items() if n is not None and n < allowed}
+    if not below:
         return None
+    place = min(below, key=lambda k: below[k])
     return Finding(
         "truncated-tail",
-        f"{place} is {limits[place]:.0f} and the model's own limit {allowed:.0f}: servers and "
-        "pipelines cut there and say nothing",
-        limits[place],
+        f"{place} is {below[place]} and the model's own limit {allowed}: servers and pipelines "
+        "cut there and say nothing",
+        float(below[place]),
         "tokens",
-        f"state {allowed:.0f} there, or what it was trained with everywhere",
+        f"state {allowed} there, or what it was trained with everywhere",
         here=False,
     )
 
 
-def _limit(value: Any) -> float:
-    """A number of tokens; no limit where a file states none that is one."""
-    return float(value) if isinstance(value, int | float) and value > 1 else LIMITLESS
-
-
-def random_head(subject: Baseline, again: FloatArray) -> Finding | None:
+def random_head(base: Baseline, again: FloatArray) -> Finding | None:
     """Rewards that are others after a second load: something of it is made up at each."""
-    shift = subject.shift(again)
+    shift = base.shift(again)
     if not shift.beyond:
         return None
     return Finding(
         "random-head",
-        f"loaded a second time it gives other rewards: {_flips(subject, shift)}",
+        f"loaded a second time it gives other rewards: {_flips(base, shift)}",
         shift.delta,
         MOVED,
         "fetch the checkpoint again and load every tensor of it; score in evaluation mode",
     )
 
 
-def wavers(subject: Baseline, again: FloatArray) -> Finding | None:
+def wavers(base: Baseline, again: FloatArray) -> Finding | None:
     """Verdicts of a judge that are others when it is asked again.
 
     Args:
-        subject: The first verdicts.
+        base: The first verdicts.
         again: (N,) the second ones, NaN where one cannot be read.
     """
     unreadable = int(np.isnan(again).sum())
-    changed = int(np.sum(again != subject.alone))  # NaN is unequal to every verdict
+    changed = int(np.sum(again != base.alone))  # NaN is unequal to every verdict
     if not changed:
         return None
     of = count(len(again), "verdict")

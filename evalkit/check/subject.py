@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -83,21 +83,24 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Subject(Baseline):
+class Subject:
     """What the checks look at.
 
     Attributes:
-        model: The reward model, loaded.
-        local: The same where evalkit computes it itself; None for a family of the user's own.
+        base: Its rewards, which outlive the model.
+        model: The reward model, loaded; it may fill its device.
+        local: The same where evalkit computes it itself; None for a family of the user's own, and
+            for what a server computes.
     """
 
+    base: Baseline
     model: RewardModel
     local: TorchRewardModel | None
 
     @property
-    def baseline(self) -> Baseline:
-        """The rewards without the model, which may fill its device."""
-        return Baseline(**{field.name: getattr(self, field.name) for field in fields(Baseline)})
+    def spec(self) -> RewardModelSpec:
+        """The reward model."""
+        return self.base.spec
 
     def moved(self, rows: Sequence[Rendered]) -> float | None:
         """The largest change of a reward under other token ids; None if none of them fit."""
@@ -108,7 +111,8 @@ class Subject(Baseline):
         ]
         if not fits:
             return None
-        return self.shift(rewards_of(self.model, [rows[i] for i in fits]), fits).delta
+        rewards = rewards_of(self.model, [rows[i] for i in fits])
+        return self.base.shift(rewards, fits).delta
 
 
 def subject_of(
@@ -135,10 +139,8 @@ def subject_of(
         )
     scored = [every[i] for i in kept]
     pairs = [] if spec.is_pairwise else verdicts([i for i in scored if not isinstance(i, Pair)])
-    return Subject(
+    base = Baseline(
         spec=spec,
-        model=model,
-        local=model if isinstance(model, TorchRewardModel) else None,
         items=tuple(scored),
         rows=tuple(rendered[i] for i in kept),
         alone=alone[np.isfinite(alone)],
@@ -147,6 +149,7 @@ def subject_of(
         total=len(every),
         unscored=dict(Counter(reasons)),
     )
+    return Subject(base, model, model if isinstance(model, TorchRewardModel) else None)
 
 
 def rewards_of(
@@ -186,13 +189,12 @@ def _score(
     model: RewardModel, rows: Sequence[Rendered], batch: int, order: Sequence[int] = ()
 ) -> tuple[FloatArray, list[str]]:
     """(N,) rewards, NaN where there is none, and why there is none."""
-    keys = [str(i) for i in order] or [str(i) for i in range(len(rows))]
-    batches = [keys[i : i + batch] for i in range(0, len(keys), batch)]
+    places = list(order) or list(range(len(rows)))
+    batches = [places[i : i + batch] for i in range(0, len(places), batch)]
     found: FloatArray = np.full(len(rows), np.nan)
     failed: list[str] = []
-    by_key = {str(i): row for i, row in enumerate(rows)}
-    for rewards, problems in score_batches(model, by_key, batches):
-        for key, stored in rewards.items():
-            found[int(key)] = stored.reward
+    for rewards, problems in score_batches(model, dict(enumerate(rows)), batches):
+        for place, (reward, *_) in rewards.items():
+            found[place] = reward
         failed += problems.values()
     return found, failed

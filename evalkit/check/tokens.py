@@ -27,11 +27,11 @@ POOLS_BY_POSITION = ("classifier", "scalar", "gated")
 
 def double_bos(subject: Subject) -> Finding | Inapplicable | None:
     """Conversations that begin with two BOS: as rendered here, or as the template writes them."""
-    if subject.spec.family.kind == "judge":
+    if subject.spec.is_judge:
         return Inapplicable("a judge's prompt is text, whose tokens its server makes")
-    here = all(_doubled(row.ids, subject.local) for row in subject.rows)
+    here = all(_doubled(row.ids, subject.local) for row in subject.base.rows)
     local = subject.local
-    if not here and not (local and _template_doubles(local, subject.items)):
+    if not here and not (local and _template_doubles(local, subject.base.items)):
         return None
     other_way = _without_first if here else _with_first_twice
     who = "conversations begin with two BOS as they are scored"
@@ -39,7 +39,7 @@ def double_bos(subject: Subject) -> Finding | Inapplicable | None:
     return Finding(
         "double-bos",
         who if here else other,
-        subject.moved([other_way(row) for row in subject.rows]),
+        subject.moved([other_way(row) for row in subject.base.rows]),
         MOVED,
         "leave BOS either to the template or to the tokenizer: tokenise rendered text with "
         "add_special_tokens=False, and write bos_token once",
@@ -89,7 +89,7 @@ def missing_eos(subject: Subject) -> Finding | Inapplicable | None:
         return None
     number = None
     if closing:
-        rows = local.rendered_with(local.spec.template + closing, subject.items)
+        rows = local.rendered_with(local.spec.template + closing, subject.base.items)
         number = subject.moved(rows)
     what = "the template writes eos_token, and the tokenizer has none"
     left = f"the answer's turn is left open, where other turns end with {closing}"
@@ -134,7 +134,7 @@ def generation_prompt(subject: Subject) -> Finding | Inapplicable | None:
         f"{{% set rendered %}}{{{{ '' }}}}{template}{{{{ '' }}}}{{% endset %}}"
         f"{{{{ rendered[:-{len(turns.header)}] }}}}"
     )
-    rows = local.rendered_with(without, subject.items)
+    rows = local.rendered_with(without, subject.base.items)
     return Finding(
         "generation-prompt",
         f"after the answer the template begins another one, with {turns.header.strip()!r}, though "
@@ -160,7 +160,7 @@ def pad_is_eos(subject: Subject) -> Finding | Inapplicable | None:
     found = {local.model.config.pad_token_id, local.renderer.tokenizer.pad_token_id}
     delta, pad, rule = max(
         (
-            (_pooled_at(subject, [place(row.ids, pad) for row in subject.rows]), pad, rule)
+            (_pooled_at(subject, [place(row.ids, pad) for row in subject.base.rows]), pad, rule)
             for pad in found
             if isinstance(pad, int)
             for rule, place in POOLED_BY_ID.items()
@@ -186,13 +186,13 @@ def _pooled_at(subject: Subject, places: Sequence[int]) -> float:
     """How far rewards move that are read elsewhere: a causal model read there is one that ends."""
     cut = {
         i: row._replace(ids=row.ids[: place + 1], segments=row.segments[: place + 1])
-        for i, (row, place) in enumerate(zip(subject.rows, places, strict=True))
+        for i, (row, place) in enumerate(zip(subject.base.rows, places, strict=True))
         if place + 1 < len(row.ids) and all(mark <= place for mark in row.marks)
     }
     if not cut:
         return 0.0
     rewards = rewards_of(subject.model, list(cut.values()))
-    return subject.shift(rewards, list(cut)).delta
+    return subject.base.shift(rewards, list(cut)).delta
 
 
 def _before_first(ids: Sequence[int], pad: int) -> int:
@@ -216,8 +216,8 @@ def special_tokens_parsed(subject: Subject) -> Finding | Inapplicable | None:
     local = subject.local
     if local is None:
         return NOT_LOCAL
-    tokenizer, base = local.renderer.tokenizer, subject.items[0]
-    used = {i for row in subject.rows for i in row.ids}
+    tokenizer, base = local.renderer.tokenizer, subject.base.items[0]
+    used = {i for row in subject.base.rows for i in row.ids}
     tokens = {
         i: token.content
         for i, token in tokenizer.added_tokens_decoder.items()
@@ -257,8 +257,8 @@ def moving_date(subject: Subject) -> Finding | Inapplicable | None:
     template = local.spec.template
     if "strftime_now" not in template:
         return None
-    rows = local.rendered_with(pin(OTHER_DATE) + template, subject.items)
-    if all(row.ids == here.ids for row, here in zip(rows, subject.rows, strict=True)):
+    rows = local.rendered_with(pin(OTHER_DATE) + template, subject.base.items)
+    if all(row.ids == here.ids for row, here in zip(rows, subject.base.rows, strict=True)):
         return None
     return Finding(
         "moving-date",

@@ -14,6 +14,7 @@ from typing import Any
 
 from evalkit.errors import InputError, MissingError
 from evalkit.formats.fields import Record
+from evalkit.text import first_line
 
 # Arrow's errors and those of `datasets` are among them
 UNREADABLE = (OSError, ValueError, KeyError, TypeError)
@@ -43,9 +44,9 @@ def records(source: str) -> Iterator[Record]:
         for number, row in enumerate(rows, start=1):
             yield Record(f"{source}, row {number}", row)
     except UNREADABLE as error:
-        why = str(error).splitlines() or [type(error).__name__]
         raise InputError(
-            f"{source} is no readable data set: {why[0]}", fix="check its files, or fetch it again"
+            f"{source} is no readable data set: {first_line(error)}",
+            fix="check its files, or fetch it again",
         ) from None
 
 
@@ -72,7 +73,7 @@ def _hub(source: str, datasets: Any) -> Any:
     except (OSError, ValueError, ConnectionError) as error:
         raise MissingError(
             f"data set {match['name']} is not on this machine",
-            where=str(error).splitlines()[0],
+            where=first_line(error),
             fix="run the same command with `evalkit --allow-download …`",
         ) from None
     return {match["split"]: loaded[match["split"]]} if match["split"] in loaded else loaded

@@ -41,16 +41,19 @@ class RewardModelMemoryError(Exception):
 
 
 class PartialBatchError(Exception):
-    """Some rows of a batch have no reward, each for a reason of its own; the others have theirs.
+    """Some rows of a batch have no reward; the others have theirs.
 
     Args:
         rewards: (B, 1 + A) as `RewardModel.rewards` gives them, NaN where there is none.
         reasons: Row number -> why it has none.
+        again: Numbers of rows that failed together, and may not in smaller batches.
     """
 
-    def __init__(self, rewards: FloatArray, reasons: Mapping[int, str]) -> None:
-        super().__init__(f"{len(reasons)} of {len(rewards)} rows have no reward")
-        self.rewards, self.reasons = rewards, reasons
+    def __init__(
+        self, rewards: FloatArray, reasons: Mapping[int, str], again: Sequence[int] = ()
+    ) -> None:
+        super().__init__(f"{len(reasons) + len(again)} of {len(rewards)} rows have no reward")
+        self.rewards, self.reasons, self.again = rewards, reasons, again
 
 
 class RewardModel(Protocol):
@@ -69,7 +72,7 @@ class RewardModel(Protocol):
 
         Raises:
             RewardModelMemoryError: The batch is too large for the device.
-            PartialBatchError: Some rows have no reward, for a reason of their own.
+            PartialBatchError: Some rows have no reward, or none yet.
             RuntimeError: The batch failed, and its halves may not.
         """
 

@@ -22,6 +22,7 @@ TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.js
 NOT_BEHAVIOUR = ("transformers_version", "_name_or_path", "name_or_path", "chat_template")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 TRAINER_LEFTOVERS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+NO_LIMIT = 1e9  # a tokenizer without a limit of its own states 1e30
 LONGEST_HEADER = 100_000_000  # what safetensors itself allows
 
 FileDigest = Callable[[Path], str]
@@ -111,6 +112,12 @@ class Checkpoint:
                 return int(self.config[key])
         return 0
 
+    @property
+    def positions(self) -> int | None:
+        """How many tokens its trunk has positions for; None where config.json states no number."""
+        stated = (limit(self.config.get(k)) for k in ("max_position_embeddings", "n_positions"))
+        return min((number for number in stated if number is not None), default=None)
+
     def tokenizer_digest(self, file_digest: FileDigest) -> str:
         """Identity of the tokenizer.
 
@@ -146,6 +153,11 @@ class Checkpoint:
             named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
             found = named.get("default")
         return found if isinstance(found, str) else None
+
+
+def limit(stated: object) -> int | None:
+    """A number of tokens as a file states it; None where it states none, or none that limits."""
+    return int(stated) if isinstance(stated, int | float) and 1 < stated < NO_LIMIT else None
 
 
 def behaviour(config: Mapping[str, Any]) -> dict[str, Any]:

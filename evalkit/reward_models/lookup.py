@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from evalkit.errors import InputError, MissingError
 from evalkit.reward_models.checkpoint import FileDigest
+from evalkit.reward_models.describe import describe, own_card
 from evalkit.reward_models.families import families, published
 from evalkit.reward_models.own import describe_own, is_own
 from evalkit.reward_models.remote.declared import describe_endpoint
-from evalkit.reward_models.spec import RewardModelSpec, describe, is_commit, own_card
-from evalkit.text import did_you_mean, listing
+from evalkit.reward_models.spec import RewardModelSpec, is_commit
+from evalkit.text import did_you_mean, first_line, listing
 from evalkit.workspace import ENDPOINT, Workspace
 
 HUB_ID = re.compile(r"(hf://)?(?P<repo>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
@@ -173,7 +174,7 @@ def _snapshot(repo: str, revision: str | None, *, download: bool, code: bool) ->
     except (OSError, ValueError, HFValidationError, HfHubHTTPError) as error:
         raise MissingError(
             f"reward model {repo}{at} is neither a folder nor on this machine's Hub cache",
-            where=str(error).splitlines()[0],
+            where=first_line(error),
             fix=f"fetch it: hf download {repo}{f' --revision {revision}' if revision else ''}, or "
             "run the same command with `evalkit --allow-download …`",
         ) from None

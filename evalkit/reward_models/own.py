@@ -18,7 +18,8 @@ from evalkit.data import canonical_json, digest
 from evalkit.errors import InputError
 from evalkit.reward_models.checkpoint import Checkpoint, FileDigest
 from evalkit.reward_models.families import OUTPUTS, Family, families
-from evalkit.reward_models.spec import RewardModelSpec, dtype_of, max_length_of, overlong_of
+from evalkit.reward_models.settings import dtype_of, max_length_of, overlong_of
+from evalkit.reward_models.spec import RewardModelSpec
 
 NAME = re.compile(r"[\w.]+:\w+")
 PLACE = "[reward_models] in evalkit.toml"
@@ -62,7 +63,7 @@ def describe_own(
         template=(checkpoint.chat_template() if folder else None) or "",
         dtype=dtype_of(settings.get("dtype") or config.get("dtype")),
         max_length=max_length_of(
-            settings.get("max_length"), [config.get("max_position_embeddings")]
+            settings.get("max_length"), [checkpoint.positions if has_config else None]
         ),
         overlong=overlong_of(settings.get("overlong") or "error"),
         notice=str(settings.get("notice") or ""),

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from evalkit.errors import RefusedModelError
 from evalkit.reward_models.spec import RewardModelSpec
+from evalkit.text import first_line
 
 
 def load_tokenizer(spec: RewardModelSpec) -> Any:
@@ -42,11 +43,6 @@ def refuse(
         code=code,
         number=number,
     )
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, without its further lines."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager

@@ -29,8 +29,8 @@ from evalkit.reward_models.checkpoint import Checkpoint, behaviour, pickles, rea
 from evalkit.reward_models.nets import below
 from evalkit.reward_models.parameters import NETS
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.reward_models.tokenizer import first_line, quiet, refuse
-from evalkit.text import listing
+from evalkit.reward_models.tokenizer import quiet, refuse
+from evalkit.text import first_line, listing
 
 AUTO = {
     "trunk": AutoModel,

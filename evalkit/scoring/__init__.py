@@ -6,6 +6,7 @@ Whenever it is loaded, a few known rewards are computed again: if they moved, no
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,9 +28,9 @@ from evalkit.data import (
     item_key,
 )
 from evalkit.errors import IntegrityError, MissingError, RefusedModelError
-from evalkit.reward_models import RewardModel
+from evalkit.reward_models import Rendered, RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.scoring.batches import plan, score_batches
+from evalkit.scoring.batches import plan, render_all, score_batches
 from evalkit.scoring.progress import Progress
 from evalkit.statistics.outcomes import win_probabilities
 from evalkit.store import Pack, Store, StoredReward
@@ -106,23 +107,23 @@ def score(
         return Scored(known, {}, 0)
     model = settings.load(spec, device=settings.device)
     _check_sentinels(spec, model, known, by_key)
-    rendered = dict(zip(unknown, model.render(list(unknown.values())), strict=True))
-    problems = {key: item.problem for key, item in rendered.items() if item.problem}
-    todo = {key: item for key, item in rendered.items() if not item.problem}
+    todo, problems = render_all(model, unknown)
     fresh: dict[str, StoredReward] = {}
     batch_tokens = settings.batch_tokens or batch_tokens_of(spec, model)
     provenance = _provenance(model, batch_tokens)
     with Progress(sum(len(item.ids) for item in todo.values()), settings.progress) as progress:
         batches = plan({key: len(item.ids) for key, item in todo.items()}, batch_tokens)
-        for rewards, failed in score_batches(model, todo, batches):
+        for found, failed in score_batches(model, todo, batches):
+            rewards = {key: _stored(key, todo[key], values) for key, values in found.items()}
             _check_attributes(spec, rewards.values())
-            store.add(
-                spec.fingerprint,
-                spec.manifest,
-                list(rewards.values()),
-                tolerance=spec.tolerance,
-                provenance=provenance,
-            )
+            if rewards:
+                store.add(
+                    spec.fingerprint,
+                    spec.manifest,
+                    list(rewards.values()),
+                    tolerance=spec.tolerance,
+                    provenance=provenance,
+                )
             # another process may have been first: what the store keeps is the reward
             fresh |= {**rewards, **store.lookup(spec.fingerprint, rewards)}
             problems |= failed
@@ -148,6 +149,16 @@ def batch_tokens_of(spec: RewardModelSpec, model: RewardModel) -> int:
     if spec.endpoint is not None:
         return 65536  # rows for all requests that may be under way at once
     return 2048 if model.device == "cpu" else 16384
+
+
+def _stored(key: str, row: Rendered, values: Sequence[float]) -> StoredReward:
+    digest = tokens_digest(row.ids)
+    return StoredReward(key, values[0], len(row.ids), row.cut, digest, tuple(values[1:]))
+
+
+def tokens_digest(ids: Sequence[int]) -> str:
+    """SHA-256 of token ids as little-endian 64-bit integers."""
+    return hashlib.sha256(np.array(ids, dtype="<i8").tobytes()).hexdigest()
 
 
 def _check_attributes(spec: RewardModelSpec, rows: Iterable[StoredReward]) -> None:
@@ -238,19 +249,17 @@ def _check_sentinels(
     that come out differently are a warning, and the known ones stay.
     """
     keys = sorted(known)[:SENTINELS]
-    rendered = dict(zip(keys, model.render([by_key[key] for key in keys]), strict=True))
+    rendered, _ = render_all(model, {key: by_key[key] for key in keys})
     now: dict[str, StoredReward] = {}
-    for rewards, failed in score_batches(
-        model, rendered, [[key] for key in keys if rendered[key].ids]
-    ):
-        now |= rewards
+    for rewards, failed in score_batches(model, rendered, [[key] for key in rendered]):
+        now |= {key: _stored(key, rendered[key], values) for key, values in rewards.items()}
         _check_answered(spec, failed)
     moved = [
         f"{key[:12]}: {known[key].reward!r} before, {now[key].reward if key in now else None!r} now"
         for key in keys
         if key not in now or not _same(known[key], now[key], spec.tolerance)
     ]
-    if spec.family.kind == "judge" and len(moved) <= SENTINELS / 2:
+    if spec.is_judge and len(moved) <= SENTINELS / 2:
         if moved:
             sys.stderr.write(
                 f"warning: {len(moved)} of {count(len(keys), 'known verdict')} of {spec.name!r} "

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+from evalkit.data import Item
 from evalkit.reward_models import (
     PartialBatchError,
     Rendered,
     RewardModel,
     RewardModelMemoryError,
 )
-from evalkit.store import StoredReward
+from evalkit.text import first_line
 
-Batch = list[str]
+Key = TypeVar("Key", bound=Hashable)
 
 
-def plan(lengths: Mapping[str, int], batch_tokens: int) -> list[Batch]:
+def plan(lengths: Mapping[str, int], batch_tokens: int) -> list[list[str]]:
     """Keys in batches of at most `batch_tokens` padded tokens, longest first.
 
     Longest first shows a lack of memory at once and lets the time left only shrink.
@@ -28,7 +29,7 @@ def plan(lengths: Mapping[str, int], batch_tokens: int) -> list[Batch]:
         lengths: Key -> tokens.
         batch_tokens: Rows times the longest row; a single longer row is a batch of its own.
     """
-    batches: list[Batch] = []
+    batches: list[list[str]] = []
     room = 0
     for key in sorted(lengths, key=lambda k: (-lengths[k], k)):
         if room == 0:
@@ -39,19 +40,30 @@ def plan(lengths: Mapping[str, int], batch_tokens: int) -> list[Batch]:
     return batches
 
 
+def render_all(
+    model: RewardModel, items: Mapping[str, Item]
+) -> tuple[dict[str, Rendered], dict[str, str]]:
+    """Token ids of the items that have them, and why the others have none, by their keys."""
+    rendered = dict(zip(items, model.render(list(items.values())), strict=True))
+    problems = {key: row.problem for key, row in rendered.items() if row.problem}
+    return {key: row for key, row in rendered.items() if key not in problems}, problems
+
+
 def score_batches(
-    model: RewardModel, rendered: Mapping[str, Rendered], batches: Sequence[Batch]
-) -> Iterator[tuple[dict[str, StoredReward], dict[str, str]]]:
+    model: RewardModel, rendered: Mapping[Key, Rendered], batches: Sequence[list[Key]]
+) -> Iterator[tuple[dict[Key, list[float]], dict[Key, str]]]:
     """Score batch after batch; one that does not fit is halved, and so are later ones of its size.
+
+    Of one that failed in part, the rows that are to be asked again alone go back, in halves.
 
     Args:
         model: The reward model.
         rendered: Key -> token ids.
-        batches: In the order they are to be scored.
+        batches: Of keys, in the order they are to be scored.
 
     Yields:
-        The rewards of a batch, and why some of its conversations have none: not finite, failing
-        alone, or for the reason the model gives.
+        The finite rewards of a batch, each with its attributes behind it, and why some of its rows
+        have none: not finite, failing alone, or for the reason the model gives.
     """
     waiting = deque(batches)
     limit = float("inf")
@@ -61,48 +73,43 @@ def score_batches(
         if size > limit and len(batch) > 1:
             waiting.extendleft(reversed(_halves(batch)))
             continue
+        reasons: Mapping[int, str] = {}
+        again: list[Key] = []
         try:
             found = model.rewards([rendered[key] for key in batch])
-            reasons: Mapping[int, str] = {}
         except PartialBatchError as partial:
             found, reasons = partial.rewards, partial.reasons
+            again = [batch[i] for i in partial.again] if len(batch) > 1 else []
+            waiting.extendleft(reversed(_halves(again)))
         except (RewardModelMemoryError, RuntimeError, IndexError) as error:
             if len(batch) > 1:
                 if isinstance(error, RewardModelMemoryError):
                     limit = size * len(_halves(batch)[0]) / len(batch)
                 waiting.extendleft(reversed(_halves(batch)))
             else:
-                why = (str(error).splitlines() or [type(error).__name__])[0]
-                yield {}, {batch[0]: f"the reward model failed: {why}"}
+                yield {}, {batch[0]: f"the reward model failed: {first_line(error)}"}
             continue
-        yield _sort_out(batch, found.tolist(), rendered, reasons)
+        yield _sort_out(batch, found.tolist(), reasons, {*again})
 
 
-def _halves(batch: Batch) -> list[Batch]:
+def _halves(batch: list[Key]) -> list[list[Key]]:
     middle = (len(batch) + 1) // 2
-    return [batch[:middle], batch[middle:]]
+    return [half for half in (batch[:middle], batch[middle:]) if half]
 
 
 def _sort_out(
-    batch: Batch,
-    found: Sequence[Sequence[float]],
-    rendered: Mapping[str, Rendered],
+    batch: list[Key],
+    found: Sequence[list[float]],
     reasons: Mapping[int, str],
-) -> tuple[dict[str, StoredReward], dict[str, str]]:
-    rewards: dict[str, StoredReward] = {}
-    failed: dict[str, str] = {}
-    for i, (key, (reward, *attributes)) in enumerate(zip(batch, found, strict=True)):
-        item = rendered[key]
-        if np.all(np.isfinite([reward, *attributes])):
-            digest = tokens_digest(item.ids)
-            rewards[key] = StoredReward(
-                key, reward, len(item.ids), item.cut, digest, tuple(attributes)
-            )
+    again: Collection[Key],
+) -> tuple[dict[Key, list[float]], dict[Key, str]]:
+    rewards: dict[Key, list[float]] = {}
+    failed: dict[Key, str] = {}
+    for i, (key, values) in enumerate(zip(batch, found, strict=True)):
+        if key in again:
+            continue
+        if np.all(np.isfinite(values)):
+            rewards[key] = values
         else:
-            failed[key] = reasons.get(i) or f"the reward is not finite ({reward})"
+            failed[key] = reasons.get(i) or f"the reward is not finite ({values[0]})"
     return rewards, failed
-
-
-def tokens_digest(ids: Sequence[int]) -> str:
-    """SHA-256 of token ids as little-endian 64-bit integers."""
-    return hashlib.sha256(np.array(ids, dtype="<i8").tobytes()).hexdigest()

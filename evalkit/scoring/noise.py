@@ -12,7 +12,7 @@ from evalkit.errors import MissingError
 from evalkit.reward_models import Rendered, RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings
-from evalkit.scoring.batches import Batch, score_batches
+from evalkit.scoring.batches import render_all, score_batches
 from evalkit.statistics.within_prompt import noise_band
 
 BATCH = 8
@@ -53,11 +53,9 @@ def measure(
     """
     settings = settings or RunSettings()
     model = settings.load(spec, device=settings.device)
-    by_key = {item_key(item): item for item in items}
-    found = model.render(list(by_key.values()))
-    rendered = {k: r for k, r in zip(by_key, found, strict=True) if not r.problem}
+    rendered, _ = render_all(model, {item_key(item): item for item in items})
     rng = np.random.default_rng(seed)
-    plans: list[list[Batch]] = [[[key] for key in rendered]]
+    plans: list[list[list[str]]] = [[[key] for key in rendered]]
     for _ in range(2):
         order = [list(rendered)[i] for i in rng.permutation(len(rendered))]
         plans.append([order[i : i + BATCH] for i in range(0, len(order), BATCH)])
@@ -74,10 +72,10 @@ def measure(
 
 
 def _rewards(
-    model: RewardModel, rendered: Mapping[str, Rendered], batches: Sequence[Batch]
+    model: RewardModel, rendered: Mapping[str, Rendered], batches: Sequence[list[str]]
 ) -> dict[str, float]:
     return {
-        key: row.reward
+        key: reward
         for rewards, _ in score_batches(model, rendered, batches)
-        for key, row in rewards.items()
+        for key, (reward, *_) in rewards.items()
     }

@@ -12,7 +12,7 @@ from evalkit.errors import MissingError
 from evalkit.reward_models import RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import batch_tokens_of
-from evalkit.scoring.batches import plan, score_batches
+from evalkit.scoring.batches import plan, render_all, score_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +61,13 @@ def measure(
     Raises:
         MissingError: None of them can be scored.
     """
-    by_key = {item_key(item): item for item in items}
-    found = model.render(list(by_key.values()))
-    rendered = {k: r for k, r in zip(by_key, found, strict=True) if not r.problem}
+    rendered, _ = render_all(model, {item_key(item): item for item in items})
     batches = plan(
         {key: len(row.ids) for key, row in rendered.items()},
         batch_tokens or batch_tokens_of(spec, model),
     )
     start = time.perf_counter()
-    scored = [row for rewards, _ in score_batches(model, rendered, batches) for row in rewards]
+    scored = [key for rewards, _ in score_batches(model, rendered, batches) for key in rewards]
     seconds = time.perf_counter() - start
     if not scored:
         raise MissingError("none of these conversations gets a reward", fix="choose others")

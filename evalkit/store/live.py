@@ -15,19 +15,15 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 
 from evalkit.data import canonical_json
-from evalkit.errors import InputError, IntegrityError, MissingError
+from evalkit.errors import IntegrityError, MissingError
+from evalkit.store import schema
 from evalkit.store.packs import Pack
 from evalkit.store.rows import StoredReward, checksum, packed, unpacked
 
-APPLICATION_ID = 0x65766B31  # "evk1"
-SCHEMA_VERSION = 3
-EARLIER = (1, 2)
 BUSY_SECONDS = 60.0
-EMPTY = (0, 0, 0)
 # what passes by itself or by making room: busy, locked, full, read-only, cannot open, I/O
 PASSING = {
     sqlite3.SQLITE_BUSY,
@@ -198,14 +194,9 @@ class Store:
         db = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, uri=uri)
         db.text_factory = bytes  # damage can make text undecodable
         try:
-            _, application_id, version = _state(db)
-            if not uri and (
-                application_id == 0 or (version == 0 and application_id == APPLICATION_ID)
-            ):
-                _create(db)  # looks again under a lock: another process may be at it
-            elif not uri and application_id == APPLICATION_ID and version in EARLIER:
-                _upgrade(db)
-            self._check(db)
+            if not uri:
+                schema.prepare(db)
+            schema.check(db, self.path)
             if not uri:
                 db.execute("PRAGMA journal_mode = TRUNCATE")
             db.execute("PRAGMA synchronous = FULL")
@@ -213,20 +204,6 @@ class Store:
             db.close()
             raise
         return db
-
-    def _check(self, db: sqlite3.Connection) -> None:
-        _, application_id, version = _state(db)
-        if (application_id, version) != (APPLICATION_ID, SCHEMA_VERSION):
-            raise InputError(
-                f"{self.path} is no evalkit store of version {SCHEMA_VERSION}"
-                + (f" (it is version {version})" if application_id == APPLICATION_ID else ""),
-                fix="move it away, or use the evalkit that wrote it",
-            )
-        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as pristine:
-            pristine.text_factory = bytes
-            _create(pristine)
-            if _schema(db) != _schema(pristine):
-                raise sqlite3.DatabaseError("its tables are not those evalkit makes")
 
     def _select(
         self, connection: sqlite3.Connection, fingerprint: str, keys: Iterable[str]
@@ -348,60 +325,6 @@ def _writable(path: Path) -> bool:
     there = [path, path.parent] if path.exists() else []
     made = next(folder for folder in path.resolve().parents if folder.is_dir())
     return all(os.access(place, os.W_OK) for place in there or [made])
-
-
-def _state(db: sqlite3.Connection) -> tuple[int, int, int]:
-    """How many tables, application id and version, in one look: another process may create them."""
-    row = db.execute(
-        "SELECT (SELECT count(*) FROM sqlite_schema), "
-        "(SELECT application_id FROM pragma_application_id), "
-        "(SELECT user_version FROM pragma_user_version)"
-    ).fetchone()
-    return (int(row[0]), int(row[1]), int(row[2]))
-
-
-def _create(db: sqlite3.Connection) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    if _state(db) == EMPTY:
-        for statement in _statements():
-            db.execute(statement)
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    db.execute("COMMIT")
-
-
-def _upgrade(db: sqlite3.Connection) -> None:
-    """From version 1, whose rewards had no attributes, or 2; no reward is lost.
-
-    Digests of files are: both knew a file by the time of its content, which tools set.
-    """
-    db.execute("BEGIN IMMEDIATE")
-    version = _state(db)[2]
-    if version == 1:
-        db.execute("ALTER TABLE reward RENAME TO reward_1")
-        db.execute(_statement("reward"))
-        db.execute(
-            "INSERT INTO reward SELECT reward_model_id, conversation, reward, tokens, cut, "
-            "tokens_digest, run_id, x'', chk FROM reward_1"
-        )
-        db.execute("DROP TABLE reward_1")
-    if version in EARLIER:
-        db.execute("DROP TABLE file_digest")
-        db.execute(_statement("file_digest"))
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    db.execute("COMMIT")
-
-
-def _statements() -> list[str]:
-    return files("evalkit.store").joinpath("schema.sql").read_text("utf-8").split(";\n")
-
-
-def _statement(table: str) -> str:
-    return next(s for s in _statements() if f"CREATE TABLE {table}(" in s)
-
-
-def _schema(db: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
-    return db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
 
 
 def _decode(key: str, values: Sequence[object]) -> StoredReward | None:

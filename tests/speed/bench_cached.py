@@ -18,7 +18,7 @@ import numpy as np
 
 import evalkit.reward_models
 from evalkit.data import Message, conversation_key
-from evalkit.reward_models.spec import describe
+from evalkit.reward_models.describe import describe
 from evalkit.store import Store, StoredReward
 
 DEMO_RM = Path(evalkit.reward_models.__file__).parent / "demo-rm"

@@ -19,7 +19,7 @@ import torch
 import evalkit.reward_models
 from evalkit.data import Message
 from evalkit.reward_models import load
-from evalkit.reward_models.spec import describe
+from evalkit.reward_models.describe import describe
 from evalkit.scoring.batches import plan
 
 DEMO_RM = Path(evalkit.reward_models.__file__).parent / "demo-rm"

@@ -245,7 +245,7 @@ def _rows(card: Card) -> Iterator[Line]:
 
 def _throughput(card: Card) -> list[str]:
     t = card.throughput
-    if t is None and card.reward_model.family.kind == "judge":
+    if t is None and card.reward_model.is_judge:
         return [f"Not measured: {PAID}."]
     if t is None:
         return ["Not measured: left out, so that the same command writes the same bytes."]
@@ -355,7 +355,7 @@ def _unit(card: Card) -> str:
 
 def _read(card: Card) -> str:
     """What the length of a row is counted in; a judge's tokens are not known here."""
-    return "byte" if card.reward_model.family.kind == "judge" else "token"
+    return "byte" if card.reward_model.is_judge else "token"
 
 
 def _share(part: int, whole: int) -> str:

@@ -67,7 +67,7 @@ def inputs(card: Card) -> list[str]:
         if spec.is_pairwise
         else "a conversation: the prompt's turns and the answer as the assistant's last one"
     )
-    if spec.family.kind == "judge":
+    if spec.is_judge:
         prompt = f"shown by a prompt, sha256 {digest('template', spec.template)[:16]}, never cut"
         return [what, prompt, f"at most {spec.max_length:,} bytes, the prompt included"]
     return [

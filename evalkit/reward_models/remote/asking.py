@@ -74,8 +74,8 @@ class RemoteRewardModel(ABC):
         """(len(batch), 1) rewards, in the order of the batch.
 
         Raises:
-            ReplyError: A request of several rows failed; halves of the batch may not.
-            PartialBatchError: Requests of single rows failed, or a judge gave no verdict.
+            PartialBatchError: Requests failed, or a judge gave no verdict. Rows of a request of
+                several are to be asked again, in smaller ones.
             MissingError: The server cannot be used any more.
         """
         requests = self.requests(batch)
@@ -83,16 +83,17 @@ class RemoteRewardModel(ABC):
         self._watch(outcomes)
         found = np.full((len(batch), 1), np.nan)
         reasons: dict[int, str] = {}
+        again: list[int] = []
         for rows, outcome in zip(requests, outcomes, strict=True):
             if not isinstance(outcome, ReplyError):
                 found[rows, 0] = outcome
             elif len(rows) > 1:
-                raise outcome
+                again += rows
             else:
                 unread = isinstance(outcome, UnreadableError)
                 reasons[rows[0]] = str(outcome) if unread else f"the server failed: {outcome}"
-        if reasons:
-            raise PartialBatchError(found, reasons)
+        if reasons or again:
+            raise PartialBatchError(found, reasons, sorted(again))
         return found
 
     def _side_by_side(self, requests: Sequence[list[Rendered]]) -> list[list[float] | ReplyError]:

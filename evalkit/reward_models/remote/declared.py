@@ -17,18 +17,13 @@ from urllib.parse import urlsplit
 
 from evalkit.errors import InputError, RefusedModelError
 from evalkit.reward_models import families
-from evalkit.reward_models.checkpoint import Checkpoint, FileDigest
+from evalkit.reward_models.checkpoint import Checkpoint, FileDigest, limit
 from evalkit.reward_models.families import OUTPUTS, Family
 from evalkit.reward_models.parameters import CONVERSATION
 from evalkit.reward_models.remote import judge
 from evalkit.reward_models.remote.dialects import REFUSED, dialects
-from evalkit.reward_models.spec import (
-    Endpoint,
-    RewardModelSpec,
-    dtype_of,
-    max_length_of,
-    overlong_of,
-)
+from evalkit.reward_models.settings import dtype_of, max_length_of, overlong_of
+from evalkit.reward_models.spec import Endpoint, RewardModelSpec
 from evalkit.text import did_you_mean, listing
 from evalkit.workspace import ENDPOINT
 
@@ -103,7 +98,7 @@ def _served(
         template=template,
         dtype=dtype_of(settings.get("dtype") or "bfloat16"),
         max_length=max_length_of(
-            settings.get("max_length"), [checkpoint.tokenizer_config.get("model_max_length")]
+            settings.get("max_length"), [limit(checkpoint.tokenizer_config.get("model_max_length"))]
         ),
         overlong=overlong_of(settings.get("overlong") or "error"),
     )

@@ -223,11 +223,16 @@ def _prompter(template: str) -> Callable[[Pair], str]:
         undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )  # a prompt is no HTML
 
+    # a template is foreign code and may raise anything
+    try:
+        compiled = environment.from_string(template)
+    except Exception as error:
+        raise _wrong_prompt(f"{type(error).__name__}: {error}") from None
+
     def write(pair: Pair) -> str:
-        names = {"messages": pair.prompt, "first": pair.first, "second": pair.second}
         try:
-            return environment.from_string(template).render(names)
-        except Exception as error:  # a template is foreign code and may raise anything
+            return compiled.render(messages=pair.prompt, first=pair.first, second=pair.second)
+        except Exception as error:
             raise _wrong_prompt(f"{type(error).__name__}: {error}") from None
 
     return write

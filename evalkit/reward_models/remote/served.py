@@ -34,7 +34,8 @@ from evalkit.reward_models.remote.probes import (
     squashed,
 )
 from evalkit.reward_models.remote.texts import TextRenderer
-from evalkit.reward_models.spec import DTYPES, RewardModelSpec, is_commit
+from evalkit.reward_models.settings import DTYPES
+from evalkit.reward_models.spec import RewardModelSpec, is_commit
 from evalkit.reward_models.tokenizer import load_tokenizer
 from evalkit.text import listing, printable
 
