@@ -27,6 +27,7 @@ from evalkit.check import CHECKS, check, of_refusal
 from evalkit.check.probes import probe_conversations, verdicts
 from evalkit.data import Message
 from evalkit.errors import MissingError, RefusedModelError
+from evalkit.report.check import to_json
 from evalkit.reward_models import load
 from evalkit.reward_models.batch import at
 from tests.fake_reward_model import FakeRewardModel, fake_spec
@@ -398,9 +399,21 @@ def test_an_endpoint_that_squashes():
 
 
 def test_an_endpoint_whose_rewards_are_all_one():
-    (finding,) = check(fake_spec(), load=Served(np.ones_like).load).findings
-    assert (finding.code, finding.number) == ("squashed", 0)
-    assert "16 of them are exactly equal" in finding.what
+    for value in (1, -3):
+        checked = check(fake_spec(), load=Served(lambda x, v=value: np.full_like(x, v)).load)
+        (finding,) = checked.findings
+        assert (finding.code, finding.number, finding.here) == ("constant", 17, True)
+        assert f"all 17 conversations have the reward {value}" in finding.what
+        assert "see constant" in checked.inapplicable["squashed"]
+
+
+def test_a_head_of_zeros(folder):
+    tensors = load_file(folder / "model.safetensors")
+    zeros = {"score.weight": torch.zeros_like(tensors["score.weight"])}
+    save_file({**tensors, **zeros}, folder / "model.safetensors")
+    finding = the_finding(folder)
+    assert (finding.code, finding.number, finding.unit) == ("constant", 17, "equal rewards")
+    assert "constant" in check(spec_of(folder), CHATS, device="cpu").inapplicable  # 4 tell nothing
 
 
 def test_an_endpoint_that_is_declared_bounded_may_be():
@@ -455,6 +468,27 @@ def test_a_refusal_for_another_reason_stays_one():
         spec_of(FIXTURES / "nemotron_hf")  # a language model must be told how it scores
     with pytest.raises(RefusedModelError, match="shows no family"):
         of_refusal("nemotron", refusal.value)
+
+
+@pytest.mark.parametrize("tensor", ["score.weight", "model.embed_tokens.weight"])
+def test_weights_that_are_not_finite(folder, tensor):
+    tensors = load_file(folder / "model.safetensors")
+    tensors[tensor] = torch.full_like(tensors[tensor], float("nan"))
+    save_file(tensors, folder / "model.safetensors")
+    checked = check(spec_of(folder), device="cpu")
+    (finding,) = checked.findings
+    assert (finding.code, finding.number) == ("not-finite", 2)
+    assert finding.unit == "rewards that are not finite"
+    assert "fetch the checkpoint again" in finding.fix
+    assert "--family" not in finding.fix
+    assert json.loads(to_json(checked))["findings"][0]["number"] == 2
+
+
+def test_a_number_that_is_not_finite_is_none():
+    refusal = RefusedModelError("it moves", code="moves-with-batch", number=float("nan"))
+    checked = of_refusal("rm", refusal)
+    assert checked.findings[0].number is None
+    assert json.loads(to_json(checked))["findings"][0]["number"] is None
 
 
 def test_a_head_that_is_another_at_each_load():

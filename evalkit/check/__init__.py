@@ -8,6 +8,7 @@ the same files get wrong numbers.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from evalkit import reward_models
@@ -34,6 +35,7 @@ CHECKS: Mapping[str, Callable[[Subject], Finding | Inapplicable | None]] = {
     "moves-with-batch": rewards.moves_with_batch,
     "moves-with-padding-side": rewards.moves_with_padding_side,
     "soft-cap-kernel": rewards.soft_cap_kernel,
+    "constant": rewards.constant,
     "squashed": rewards.squashed,
 }
 RELOADED = "random-head"
@@ -45,7 +47,7 @@ UNITS = {
     "double-bos": "tokens more than sent",
     "truncated-tail": "tokens fewer than sent",
     "row-order": "rows in another's place",
-    "constant": "equal rewards",
+    "constant": rewards.EQUAL,
     "not-finite": "rewards that are not finite",
 }
 
@@ -110,4 +112,5 @@ def of_refusal(name: str, error: RefusedModelError) -> Checked:
         raise error
     unit = UNITS.get(error.code, tokens.MOVED)
     what = f"{error.what}: {error.where}" if error.where else error.what
-    return Checked(name, (Finding(error.code, what, error.number, unit, error.fix, here=False),))
+    number = error.number if math.isfinite(error.number) else None
+    return Checked(name, (Finding(error.code, what, number, unit, error.fix, here=False),))

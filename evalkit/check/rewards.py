@@ -15,6 +15,7 @@ from evalkit.reward_models.checkpoint import Checkpoint, read_json
 from evalkit.text import count
 
 ENOUGH = 8  # rewards that must all lie in [0, 1] to be more than chance
+EQUAL = "equal rewards"
 LIMITLESS = 1e9  # a tokenizer without a limit of its own states 1e30
 CUT = {
     "error": "has no reward",
@@ -75,6 +76,24 @@ def _flips(subject: Baseline, shift: Shift) -> str:
     return f"{shift.flipped} of {count(subject.verdicts, 'pair verdict')} flip"
 
 
+def constant(subject: Subject) -> Finding | Inapplicable | None:
+    """Different conversations that all have one reward, or one verdict of a judge."""
+    n = len(subject.alone)
+    if n < ENOUGH:
+        return Inapplicable(f"{n} rewards are too few to tell")
+    if np.ptp(subject.alone) > 0:
+        return None
+    value = float(subject.alone[0])
+    if subject.spec.family.kind == "judge":
+        shown = {1: "[[A]]", -1: "[[B]]", 0: "[[C]]"}[int(np.sign(value))]
+        what = f"all {n} verdicts are {shown}, whichever answer is shown first"
+        fix = "read what it is sent and what it writes: it judges no answers"
+    else:
+        what = f"all {n} conversations have the reward {value:g}"
+        fix = "look at its head: zeros, or one that was never loaded; fetch the checkpoint again"
+    return Finding("constant", what, n, EQUAL, fix)
+
+
 def squashed(subject: Subject) -> Finding | Inapplicable | None:
     """Rewards declared unbounded that all lie in [0, 1]: a sigmoid or softmax stands behind."""
     family, rewards = subject.spec.family, subject.alone
@@ -84,6 +103,8 @@ def squashed(subject: Subject) -> Finding | Inapplicable | None:
         return Inapplicable("evalkit computes its head itself, without a squash")
     if len(rewards) < ENOUGH:
         return Inapplicable(f"{len(rewards)} rewards are too few to tell")
+    if np.ptp(rewards) == 0:
+        return Inapplicable("all of its rewards are one; see constant")
     if rewards.min() < 0 or rewards.max() > 1:
         return None
     ties = len(rewards) - len(np.unique(rewards))
