@@ -172,6 +172,16 @@ def test_an_answer_that_is_left_open(folder):
     assert finding.number == moved(turns, lambda chat: turns(chat).removesuffix("<|end|>"))
 
 
+def test_turns_that_are_never_closed_are_said_to_tell_nothing(folder):
+    edit(folder / "chat_template.jinja", (" + '<|end|>'", ""))
+    checked = check(spec_of(folder), CHATS, device="cpu")
+    assert checked.findings == ()
+    why = checked.inapplicable["missing-eos"]
+    bare = [turns(chat).replace("<|end|>", "") for chat in CHATS]
+    by = rewards_by_hand([f"{text}<|end|>" for text in bare]) - rewards_by_hand(bare)
+    assert f"with <|end|> after it a reward moves by up to {np.abs(by).max():.3g}," in why
+
+
 def test_an_eos_that_the_template_writes_and_the_tokenizer_lacks(folder):
     path = folder / "chat_template.jinja"
     edit(path, (" + '<|end|>' -}}", " -}}{{- eos_token -}}"))
