@@ -15,7 +15,7 @@ from evalkit import reward_models
 from evalkit.check import rewards, tokens
 from evalkit.check.probes import probe_conversations
 from evalkit.check.result import Checked, Finding, Inapplicable
-from evalkit.check.subject import Baseline, Subject, rewards_of, subject_of, verdicts_of
+from evalkit.check.subject import Baseline, Subject, items_of, rewards_of, subject_of, verdicts_of
 from evalkit.data import Messages
 from evalkit.errors import RefusedModelError
 from evalkit.reward_models import RewardModel
@@ -76,7 +76,11 @@ def check(
         model = load(spec, device=device)
     except RefusedModelError as error:
         return of_refusal(spec.name, error)
-    subject = subject_of(spec, model, conversations or probe_conversations())
+    items = items_of(spec, conversations or probe_conversations())
+    rendered = model.render(items)
+    if all(row.cut for row in rendered):
+        return Checked(spec.name, (rewards.too_long(spec, len(items), len(items)),))
+    subject = subject_of(spec, model, items, rendered)
     found = {code: run(subject) for code, run in CHECKS.items()}
     base = subject.baseline
     del model, subject

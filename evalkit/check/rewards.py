@@ -12,10 +12,12 @@ from evalkit.check.tokens import MOVED
 from evalkit.data import FloatArray
 from evalkit.reward_models import KINDS
 from evalkit.reward_models.checkpoint import Checkpoint, read_json
+from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.text import count
 
 ENOUGH = 8  # rewards that must all lie in [0, 1] to be more than chance
 EQUAL = "equal rewards"
+RAISE = "raise --max-length if the model allows it"
 LIMITLESS = 1e9  # a tokenizer without a limit of its own states 1e30
 CUT = {
     "error": "has no reward",
@@ -158,18 +160,43 @@ def truncated_tail(subject: Subject) -> Finding | Inapplicable | None:
     """Conversations beyond the limit, or a limit beside the model's own that cuts unasked."""
     spec = subject.spec
     if subject.too_long:
-        return Finding(
-            "truncated-tail",
-            f"{subject.too_long} of {count(subject.total, 'conversation')} are longer than "
-            f"{spec.max_length} tokens; under {spec.overlong!r} each {CUT[spec.overlong]}",
-            subject.too_long / subject.total,
-            "share too long",
-            "raise --max-length if the model allows it; --overlong truncate-left keeps the "
-            "answer's end",
-        )
+        return too_long(spec, subject.too_long, subject.total)
     if subject.local is None:
         return None
     return _silent_limit(Checkpoint(spec.path, spec.name))
+
+
+def too_long(spec: RewardModelSpec, found: int, total: int) -> Finding:
+    """How many of all conversations are beyond the limit, and where that limit is stated."""
+    place = _place(spec)
+    return Finding(
+        "truncated-tail",
+        f"{found} of {count(total, 'conversation')} are longer than {spec.max_length} tokens, "
+        f"{f'the {place}' if place else 'as you say'}; under {spec.overlong!r} each "
+        f"{CUT[spec.overlong]}",
+        found / total,
+        "share too long",
+        f"{'correct it there if it is no limit of the model' if place else RAISE}; --overlong "
+        "truncate-left keeps the answer's end",
+    )
+
+
+def _place(spec: RewardModelSpec) -> str:
+    """Where the files of a reward model state its limit; empty if they state another or none."""
+    files = {
+        name: read_json(spec.path / name, missing_ok=True)
+        for name in ("tokenizer_config.json", "config.json")
+    }
+    keys = ("model_max_length", "max_position_embeddings", "n_positions")
+    return next(
+        (
+            f"{key} of {name}"
+            for name, content in files.items()
+            for key in keys
+            if _limit(content.get(key)) == spec.max_length
+        ),
+        "",
+    )
 
 
 def _silent_limit(checkpoint: Checkpoint) -> Finding | None:
