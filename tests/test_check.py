@@ -473,6 +473,26 @@ def test_a_head_that_is_not_whole(tmp_path, name, tensors, settings):
 
 
 @needs_shared
+@pytest.mark.parametrize(
+    ("name", "tensor", "family"),
+    [("grm", "v_head.summary.2.weight", "grm"), ("grm", "v_head.summary.0.bias", "grm"),
+     ("armorm", "gating.logit_scale", "armorm"), ("armorm", "gating.layers.3.weight", "armorm"),
+     ("armorm", "reward_transform_matrix", "armorm")],
+)  # fmt: skip
+def test_one_tensor_that_is_gone_is_one_fault_of_the_closest_family(tmp_path, name, tensor, family):
+    shutil.copytree(FIXTURES / name, tmp_path / "rm")
+    path = tmp_path / "rm" / "model.safetensors"
+    save_file({k: v for k, v in load_file(path).items() if k != tensor}, path)
+    with pytest.raises(RefusedModelError) as refusal:
+        spec_of(tmp_path / "rm")
+    (finding,) = of_refusal("rm", refusal.value).findings
+    assert (finding.code, finding.number) == ("random-head", 1)
+    (line,) = [line for line in finding.what.splitlines() if "declares" in line]
+    assert f"of family {family}, but:" in line
+    assert tensor in line
+
+
+@needs_shared
 def test_a_refusal_for_another_reason_stays_one():
     with pytest.raises(RefusedModelError) as refusal:
         spec_of(FIXTURES / "nemotron_hf")  # a language model must be told how it scores

@@ -145,7 +145,7 @@ def _checked(session: Session, name: str, chosen: dict[str, Any]) -> Checked:
         with session.open_store() as store:
             spec = session.reward_model(store)
     except RefusedModelError as error:
-        return of_refusal(name, error)
+        return of_refusal(Path(name).name if Path(name).is_dir() else name, error)
     return run(spec, conversations, device=session.settings.device)
 
 
