@@ -27,6 +27,7 @@ from evalkit.check import CHECKS, check, of_refusal
 from evalkit.check.probes import probe_conversations, verdicts
 from evalkit.data import Message
 from evalkit.errors import MissingError, RefusedModelError
+from evalkit.report.check import to_json
 from evalkit.reward_models import load
 from evalkit.reward_models.batch import at
 from tests.fake_reward_model import FakeRewardModel, fake_spec
@@ -169,6 +170,16 @@ def test_an_answer_that_is_left_open(folder):
     assert (finding.code, finding.here) == ("missing-eos", True)
     assert "<|end|>" in finding.what
     assert finding.number == moved(turns, lambda chat: turns(chat).removesuffix("<|end|>"))
+
+
+def test_turns_that_are_never_closed_are_said_to_tell_nothing(folder):
+    edit(folder / "chat_template.jinja", (" + '<|end|>'", ""))
+    checked = check(spec_of(folder), CHATS, device="cpu")
+    assert checked.findings == ()
+    why = checked.inapplicable["missing-eos"]
+    bare = [turns(chat).replace("<|end|>", "") for chat in CHATS]
+    by = rewards_by_hand([f"{text}<|end|>" for text in bare]) - rewards_by_hand(bare)
+    assert f"with <|end|> after it a reward moves by up to {np.abs(by).max():.3g}," in why
 
 
 def test_an_eos_that_the_template_writes_and_the_tokenizer_lacks(folder):
@@ -406,9 +417,21 @@ def test_an_endpoint_that_squashes():
 
 
 def test_an_endpoint_whose_rewards_are_all_one():
-    (finding,) = check(fake_spec(), load=Served(np.ones_like).load).findings
-    assert (finding.code, finding.number) == ("squashed", 0)
-    assert "16 of them are exactly equal" in finding.what
+    for value in (1, -3):
+        checked = check(fake_spec(), load=Served(lambda x, v=value: np.full_like(x, v)).load)
+        (finding,) = checked.findings
+        assert (finding.code, finding.number, finding.here) == ("constant", 17, True)
+        assert f"all 17 conversations have the reward {value}" in finding.what
+        assert "see constant" in checked.inapplicable["squashed"]
+
+
+def test_a_head_of_zeros(folder):
+    tensors = load_file(folder / "model.safetensors")
+    zeros = {"score.weight": torch.zeros_like(tensors["score.weight"])}
+    save_file({**tensors, **zeros}, folder / "model.safetensors")
+    finding = the_finding(folder)
+    assert (finding.code, finding.number, finding.unit) == ("constant", 17, "equal rewards")
+    assert "constant" in check(spec_of(folder), CHATS, device="cpu").inapplicable  # 4 tell nothing
 
 
 def test_an_endpoint_that_is_declared_bounded_may_be():
@@ -458,11 +481,52 @@ def test_a_head_that_is_not_whole(tmp_path, name, tensors, settings):
 
 
 @needs_shared
+@pytest.mark.parametrize(
+    ("name", "tensor", "family"),
+    [("grm", "v_head.summary.2.weight", "grm"), ("grm", "v_head.summary.0.bias", "grm"),
+     ("armorm", "gating.logit_scale", "armorm"), ("armorm", "gating.layers.3.weight", "armorm"),
+     ("armorm", "reward_transform_matrix", "armorm")],
+)  # fmt: skip
+def test_one_tensor_that_is_gone_is_one_fault_of_the_closest_family(tmp_path, name, tensor, family):
+    shutil.copytree(FIXTURES / name, tmp_path / "rm")
+    path = tmp_path / "rm" / "model.safetensors"
+    save_file({k: v for k, v in load_file(path).items() if k != tensor}, path)
+    with pytest.raises(RefusedModelError) as refusal:
+        spec_of(tmp_path / "rm")
+    (finding,) = of_refusal("rm", refusal.value).findings
+    assert (finding.code, finding.number) == ("random-head", 1)
+    (line,) = [line for line in finding.what.splitlines() if "declares" in line]
+    assert f"of family {family}, but:" in line
+    assert tensor in line
+
+
+@needs_shared
 def test_a_refusal_for_another_reason_stays_one():
     with pytest.raises(RefusedModelError) as refusal:
         spec_of(FIXTURES / "nemotron_hf")  # a language model must be told how it scores
     with pytest.raises(RefusedModelError, match="shows no family"):
         of_refusal("nemotron", refusal.value)
+
+
+@pytest.mark.parametrize("tensor", ["score.weight", "model.embed_tokens.weight"])
+def test_weights_that_are_not_finite(folder, tensor):
+    tensors = load_file(folder / "model.safetensors")
+    tensors[tensor] = torch.full_like(tensors[tensor], float("nan"))
+    save_file(tensors, folder / "model.safetensors")
+    checked = check(spec_of(folder), device="cpu")
+    (finding,) = checked.findings
+    assert (finding.code, finding.number) == ("not-finite", 2)
+    assert finding.unit == "rewards that are not finite"
+    assert "fetch the checkpoint again" in finding.fix
+    assert "--family" not in finding.fix
+    assert json.loads(to_json(checked))["findings"][0]["number"] == 2
+
+
+def test_a_number_that_is_not_finite_is_none():
+    refusal = RefusedModelError("it moves", code="moves-with-batch", number=float("nan"))
+    checked = of_refusal("rm", refusal)
+    assert checked.findings[0].number is None
+    assert json.loads(to_json(checked))["findings"][0]["number"] is None
 
 
 def test_a_head_that_is_another_at_each_load():

@@ -118,9 +118,9 @@ def test_a_refusal_with_a_code_is_a_finding(workspace, run):
     change(
         folder / "config.json", architectures=["INFORMForSequenceClassification"], pad_token_id=0
     )
-    done = run("rm")
+    done = run("./rm")
     assert done.returncode == 3, done.stderr
-    assert "rm: 1 finding; it is refused, and nothing could be scored" in done.stdout
+    assert done.stdout.startswith("rm: 1 finding; it is refused, and nothing could be scored")
     assert "random-head  2 faults of tensors" in done.stdout
     assert "score" in done.stdout
 
@@ -130,7 +130,6 @@ def test_a_refusal_with_a_code_is_a_finding(workspace, run):
     [
         (("no-such-rm",), 6, "known reward models"),
         (("demo-rm", "--data", "no-such-set"), 2, "no-such-set"),
-        (("demo-rm", "--max-length", "3"), 6, "none of these conversations"),
         (("demo-rm", "-o", "check.pdf"), 2, "unknown suffix"),
         (("demo-rm", "--dtype", "int8"), 2, "unknown dtype"),
     ],
@@ -140,6 +139,21 @@ def test_bad_input_is_refused(workspace, run, arguments, code, said):
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert "fix:" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_limit_that_nothing_fits_is_named_with_its_place(workspace, run, stated):
+    folder = workspace / planted(workspace)
+    change(folder / "config.json", pad_token_id=0)
+    if stated:
+        change(folder / "tokenizer_config.json", model_max_length=4)
+    done = run("rm", *([] if stated else ["--max-length", "4"]))
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.startswith("rm: 1 finding; nothing could be scored")
+    assert "truncated-tail  1 share too long  evalkit's own rewards" in done.stdout
+    place = "the model_max_length of tokenizer_config.json" if stated else "as you say"
+    assert f"17 of 17 conversations are longer than 4 tokens, {place}" in done.stdout
+    assert ("correct it there" if stated else "raise --max-length") in done.stdout
 
 
 def test_weights_that_are_no_safetensors_stay_a_refusal(workspace, run):

@@ -24,11 +24,12 @@ CONVENTIONS = {
     "mistral": ("[INST] ", " ", "[/INST] ", "</s>", ["[INST]", "[/INST]", "</s>"]),
     "alpaca": ("### Instruction:\n", "\n\n", "### Response:\n", "\n\n", []),
     "open turns": ("<|user|>", "", "<|assistant|>", "", ["<|user|>", "<|assistant|>"]),
+    "open headers": ("<|sh|>user: ", "", "<|sh|>assistant: ", "", ["<|sh|>"]),
 }  # fmt: skip
 CLOSING = {
     "llama-3": "<|eot|>", "chatml": "<|im_end|>", "gemma": "<end_of_turn>", "zephyr": "</s>",
     "tulu": "</s>", "deepseek": "</s>", "vicuna": "</s>", "mistral": "</s>", "alpaca": "",
-    "open turns": "",
+    "open turns": "", "open headers": "",
 }  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def test_a_judge_that_wavers_is_found_with_the_share_of_its_verdicts(other, unre
     def judge(prompt):
         asked[prompt] += 1
         wavers = shown.match(prompt) and asked[prompt] == 2
-        return other if wavers else "[[B]]"
+        return other if wavers else f"[[{'AB'[len(prompt) % 2]}]]"
 
     shown = re.compile(r".*<answer_A>\n42\n.*<answer_B>\nThe answer is 43", re.DOTALL)
     with RewardServer("openai", judge=judge) as server:
@@ -77,6 +77,15 @@ def test_a_judge_that_wavers_is_found_with_the_share_of_its_verdicts(other, unre
     assert f"1 of {n} verdicts come out differently, {unreadable} of these" in found["what"]
     assert "moves-with-batch" in document["inapplicable"]
     assert "random-head" not in {*document["clean"], *document["inapplicable"]}
+
+
+@pytest.mark.parametrize("mark", ["A", "C"])
+def test_a_judge_that_always_gives_one_verdict_is_found(mark, checked):
+    with RewardServer("openai", judge=lambda prompt: f"[[{mark}]]") as server:
+        code, findings, document = checked(server, "openai-judge", tokenizer=None, max_length=None)
+    assert (code, list(findings)) == (3, ["constant"])
+    assert findings["constant"]["number"] == document["conversations"] == 32
+    assert f"all 32 verdicts are [[{mark}]]" in findings["constant"]["what"]
 
 
 def test_a_judge_whose_server_fails_at_the_second_asking_is_no_judge_that_wavers(
@@ -114,6 +123,19 @@ def test_a_softmax_over_one_label_is_found_as_squashed(checked):
         code, findings, _ = checked(server, "vllm-pooling")
     assert (code, findings["squashed"]["number"]) == (3, 0.0)
     assert "softmax over one label" in findings["squashed"]["what"]
+
+
+def test_a_server_of_one_score_is_found_as_constant_and_not_as_a_softmax(checked):
+    class Constant(RewardServer):
+        def _score(self, ids, raw):
+            return -3.0
+
+    with Constant("openrlhf") as server:
+        code, findings, _ = checked(server, "openrlhf")
+    found = findings["constant"]
+    assert (code, found["number"], found["unit"]) == (3, 4, "equal rewards")
+    assert "-3.0 to every conversation" in found["what"]
+    assert "softmax" not in found["what"]
 
 
 @pytest.mark.parametrize("dialect", ["vllm-pooling", "vllm-classify", "sglang-classify"])

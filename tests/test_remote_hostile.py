@@ -371,6 +371,19 @@ def test_a_prefix_of_the_path_and_a_trailing_v1_are_understood(tmp_path, store):
             load(declare(tmp_path / "w", server.url + end))
 
 
+def test_a_v1_is_a_prefix_where_a_dialect_has_none_of_its_own(tmp_path):
+    """Infinity's `--url-prefix /v1`."""
+
+    class Prefixed(RewardServer):
+        def answer(self, path, body, headers):
+            assert path.startswith("/v1/")
+            return super().answer(path.removeprefix("/v1"), body, headers)
+
+    with Prefixed("infinity", regression=True) as server:
+        for end in ("/v1", "/v1/"):
+            load(declare(tmp_path / "w", server.url + end, "infinity-classify"))
+
+
 def test_rewards_do_not_depend_on_how_many_are_asked_at_once(tmp_path):
     found = []
     for concurrency in (1, 3, 64):

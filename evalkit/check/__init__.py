@@ -8,13 +8,14 @@ the same files get wrong numbers.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from evalkit import reward_models
 from evalkit.check import rewards, tokens
 from evalkit.check.probes import probe_conversations
 from evalkit.check.result import Checked, Finding, Inapplicable
-from evalkit.check.subject import Baseline, Subject, rewards_of, subject_of, verdicts_of
+from evalkit.check.subject import Baseline, Subject, items_of, rewards_of, subject_of, verdicts_of
 from evalkit.data import Messages
 from evalkit.errors import RefusedModelError
 from evalkit.reward_models import RewardModel
@@ -34,6 +35,7 @@ CHECKS: Mapping[str, Callable[[Subject], Finding | Inapplicable | None]] = {
     "moves-with-batch": rewards.moves_with_batch,
     "moves-with-padding-side": rewards.moves_with_padding_side,
     "soft-cap-kernel": rewards.soft_cap_kernel,
+    "constant": rewards.constant,
     "squashed": rewards.squashed,
 }
 RELOADED = "random-head"
@@ -45,7 +47,7 @@ UNITS = {
     "double-bos": "tokens more than sent",
     "truncated-tail": "tokens fewer than sent",
     "row-order": "rows in another's place",
-    "constant": "equal rewards",
+    "constant": rewards.EQUAL,
     "not-finite": "rewards that are not finite",
 }
 
@@ -74,7 +76,11 @@ def check(
         model = load(spec, device=device)
     except RefusedModelError as error:
         return of_refusal(spec.name, error)
-    subject = subject_of(spec, model, conversations or probe_conversations())
+    items = items_of(spec, conversations or probe_conversations())
+    rendered = model.render(items)
+    if all(row.cut for row in rendered):
+        return Checked(spec.name, (rewards.too_long(spec, len(items), len(items)),))
+    subject = subject_of(spec, model, items, rendered)
     found = {code: run(subject) for code, run in CHECKS.items()}
     base = subject.base
     del model, subject
@@ -110,4 +116,5 @@ def of_refusal(name: str, error: RefusedModelError) -> Checked:
         raise error
     unit = UNITS.get(error.code, tokens.MOVED)
     what = f"{error.what}: {error.where}" if error.where else error.what
-    return Checked(name, (Finding(error.code, what, error.number, unit, error.fix, here=False),))
+    number = error.number if math.isfinite(error.number) else None
+    return Checked(name, (Finding(error.code, what, number, unit, error.fix, here=False),))

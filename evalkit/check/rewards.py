@@ -10,9 +10,12 @@ from evalkit.check.tokens import MOVED
 from evalkit.data import FloatArray
 from evalkit.reward_models import KINDS
 from evalkit.reward_models.checkpoint import Checkpoint, limit, read_json
+from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.text import count
 
 ENOUGH = 8  # rewards that must all lie in [0, 1] to be more than chance
+EQUAL = "equal rewards"
+RAISE = "raise --max-length if the model allows it"
 CUT = {
     "error": "has no reward",
     "truncate-left": "loses its beginning",
@@ -73,6 +76,24 @@ def _flips(base: Baseline, shift: Shift) -> str:
     return f"{shift.flipped} of {count(base.verdicts, 'pair verdict')} flip"
 
 
+def constant(subject: Subject) -> Finding | Inapplicable | None:
+    """Different conversations that all have one reward, or one verdict of a judge."""
+    n = len(subject.base.alone)
+    if n < ENOUGH:
+        return Inapplicable(f"{n} rewards are too few to tell")
+    if np.ptp(subject.base.alone) > 0:
+        return None
+    value = float(subject.base.alone[0])
+    if subject.spec.is_judge:
+        shown = {1: "[[A]]", -1: "[[B]]", 0: "[[C]]"}[int(np.sign(value))]
+        what = f"all {n} verdicts are {shown}, whichever answer is shown first"
+        fix = "read what it is sent and what it writes: it judges no answers"
+    else:
+        what = f"all {n} conversations have the reward {value:g}"
+        fix = "look at its head: zeros, or one that was never loaded; fetch the checkpoint again"
+    return Finding("constant", what, n, EQUAL, fix)
+
+
 def squashed(subject: Subject) -> Finding | Inapplicable | None:
     """Rewards declared unbounded that all lie in [0, 1]: a sigmoid or softmax stands behind."""
     family, rewards = subject.spec.family, subject.base.alone
@@ -82,6 +103,8 @@ def squashed(subject: Subject) -> Finding | Inapplicable | None:
         return Inapplicable("evalkit computes its head itself, without a squash")
     if len(rewards) < ENOUGH:
         return Inapplicable(f"{len(rewards)} rewards are too few to tell")
+    if np.ptp(rewards) == 0:
+        return Inapplicable("all of its rewards are one; see constant")
     if rewards.min() < 0 or rewards.max() > 1:
         return None
     ties = len(rewards) - len(np.unique(rewards))
@@ -133,20 +156,45 @@ def _uncapped(subject: Subject, kernel: str, shift: Shift, *, here: bool) -> Fin
 
 def truncated_tail(subject: Subject) -> Finding | Inapplicable | None:
     """Conversations beyond the limit, or a limit beside the model's own that cuts unasked."""
-    spec, too_long, total = subject.spec, subject.base.too_long, subject.base.total
-    if too_long:
-        return Finding(
-            "truncated-tail",
-            f"{too_long} of {count(total, 'conversation')} are longer than "
-            f"{spec.max_length} tokens; under {spec.overlong!r} each {CUT[spec.overlong]}",
-            too_long / total,
-            "share too long",
-            "raise --max-length if the model allows it; --overlong truncate-left keeps the "
-            "answer's end",
-        )
+    spec, base = subject.spec, subject.base
+    if base.too_long:
+        return too_long(spec, base.too_long, base.total)
     if subject.local is None:
         return None
     return _silent_limit(Checkpoint(spec.path, spec.name), spec.max_length)
+
+
+def too_long(spec: RewardModelSpec, found: int, total: int) -> Finding:
+    """How many of all conversations are beyond the limit, and where that limit is stated."""
+    place = _place(spec)
+    return Finding(
+        "truncated-tail",
+        f"{found} of {count(total, 'conversation')} are longer than {spec.max_length} tokens, "
+        f"{f'the {place}' if place else 'as you say'}; under {spec.overlong!r} each "
+        f"{CUT[spec.overlong]}",
+        found / total,
+        "share too long",
+        f"{'correct it there if it is no limit of the model' if place else RAISE}; --overlong "
+        "truncate-left keeps the answer's end",
+    )
+
+
+def _place(spec: RewardModelSpec) -> str:
+    """Where the files of a reward model state its limit; empty if they state another or none."""
+    files = {
+        name: read_json(spec.path / name, missing_ok=True)
+        for name in ("tokenizer_config.json", "config.json")
+    }
+    keys = ("model_max_length", "max_position_embeddings", "n_positions")
+    return next(
+        (
+            f"{key} of {name}"
+            for name, content in files.items()
+            for key in keys
+            if limit(content.get(key)) == spec.max_length
+        ),
+        "",
+    )
 
 
 def _silent_limit(checkpoint: Checkpoint, used: int) -> Finding | None:

@@ -115,18 +115,21 @@ class Subject:
         return self.base.shift(rewards, fits).delta
 
 
+def items_of(spec: RewardModelSpec, conversations: Sequence[Messages]) -> list[Item]:
+    """What is scored: conversations, or of a pair-preference model their ordered pairs."""
+    return ordered_pairs(conversations) if spec.is_pairwise else [*conversations]
+
+
 def subject_of(
-    spec: RewardModelSpec, model: RewardModel, conversations: Sequence[Messages]
+    spec: RewardModelSpec, model: RewardModel, every: Sequence[Item], rendered: Sequence[Rendered]
 ) -> Subject:
-    """Render and score conversations; for a pair-preference model their ordered pairs.
+    """Score what is rendered.
 
     Raises:
-        MissingError: None of them has a reward.
+        MissingError: None of it has a reward.
     """
     from evalkit.reward_models.batch import TorchRewardModel
 
-    every: list[Item] = ordered_pairs(conversations) if spec.is_pairwise else [*conversations]
-    rendered = model.render(every)
     fits = [i for i, row in enumerate(rendered) if not row.problem and not row.cut]
     alone, failed = _score(model, [rendered[i] for i in fits], 1)
     kept = [i for i, reward in zip(fits, alone, strict=True) if np.isfinite(reward)]

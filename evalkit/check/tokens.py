@@ -84,6 +84,9 @@ def missing_eos(subject: Subject) -> Finding | Inapplicable | None:
     unknown = "eos_token" in encoder.template and encoder.tokenizer.eos_token is None
     closing = _stated_eos(local) if unknown else turns.closing
     ends = control_tokens(encoder, turns.tail)
+    eos = encoder.tokenizer.eos_token
+    if not turns.closing and not encoder.after and eos and eos not in ends:
+        return _never_closed(subject, local, eos)
     closed = bool(ends) if unknown else not turns.closing or turns.closing in ends
     if closed or encoder.after:
         return None
@@ -101,6 +104,14 @@ def missing_eos(subject: Subject) -> Finding | Inapplicable | None:
         "state eos_token in tokenizer_config.json"
         if unknown
         else "let the template close the last turn as it was in training",
+    )
+
+
+def _never_closed(subject: Subject, local: TorchRewardModel, eos: str) -> Inapplicable:
+    moved = subject.moved(local.rendered_with(local.spec.template + eos, subject.base.items))
+    by = "" if moved is None else f"; with {eos} after it a reward moves by up to {moved:.3g}"
+    return Inapplicable(
+        f"no turn is closed, the last one neither{by}, and no file says how it was trained"
     )
 
 

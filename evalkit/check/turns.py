@@ -53,9 +53,9 @@ def turns_of(encoder: Encoder) -> Turns | None:
         found = _between(encoder, one, (third, fourth))
     if found is None:
         return None
-    *inner, tail = found
+    opening, *inner, tail = found
     after_question, after_answer = inner[-1], inner[1] if len(inner) > 1 else None
-    closing = _closing(encoder, after_question, after_answer)
+    closing = _closing(encoder, opening, after_question, after_answer)
     return Turns(after_question, after_answer, tail, closing)
 
 
@@ -66,18 +66,20 @@ def control_tokens(encoder: Encoder, text: str) -> list[str]:
     return [added[i].content for i in ids if i in added]
 
 
-def _closing(encoder: Encoder, after_question: str, after_answer: str | None) -> str:
-    """What ends an answer's turn: EOS, or what ends a question's turn too."""
+def _closing(encoder: Encoder, opening: str, after_question: str, after_answer: str | None) -> str:
+    """What ends an answer's turn: EOS, or what ends a question's turn too and begins none."""
     question = control_tokens(encoder, after_question)[:1]
     ends = [encoder.tokenizer.eos_token] if encoder.tokenizer.eos_token else []
     if after_answer is None:
         return next((token for token in question if token in ends), "")
+    begins = control_tokens(encoder, opening)
+    both = [token for token in question if token not in begins]
     answer = control_tokens(encoder, after_answer)[:1]
-    return next((token for token in answer if token in [*question, *ends]), "")
+    return next((token for token in answer if token in [*both, *ends]), "")
 
 
 def _between(encoder: Encoder, messages: Messages, words: Sequence[str]) -> list[str] | None:
-    """The texts after each word; None if the template refuses or changes them."""
+    """The texts before, between and after words; None if the template refuses or changes them."""
     try:
         rest = encoder.text(encoder.template, messages)
     except Exception:  # a template is foreign code and may raise anything
@@ -88,4 +90,4 @@ def _between(encoder: Encoder, messages: Messages, words: Sequence[str]) -> list
         if not found:
             return None
         parts.append(before)
-    return [*parts[1:], rest]
+    return [*parts, rest]

@@ -148,7 +148,7 @@ def _checked(session: Session, name: str, chosen: dict[str, Any]) -> Checked:
         with session.open_store() as store:
             spec = session.reward_model(store, name)
     except RefusedModelError as error:
-        return of_refusal(name, error)
+        return of_refusal(Path(name).name if Path(name).is_dir() else name, error)
     return run(spec, conversations, device=session.settings.device)
 
 

@@ -15,7 +15,10 @@ def headline(c: Checked) -> str:
     """One sentence: how much was found, and by how many checks."""
     found = count(len(c.findings), "finding") if c.findings else "no findings"
     if not c.conversations:
-        return f"{c.name}: {found}; it is refused, and nothing could be scored"
+        refused = not any(f.here for f in c.findings)
+        return (
+            f"{c.name}: {found}; {'it is refused, and ' if refused else ''}nothing could be scored"
+        )
     done = len(c.findings) + len(c.clean)
     return (
         f"{c.name}: {found} ({count(done, 'check')} on {count(c.conversations, 'conversation')}, "

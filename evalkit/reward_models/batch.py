@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from evalkit.data import FloatArray, Item
+from evalkit.errors import RefusedModelError
 from evalkit.reward_models import Rendered, RewardModelMemoryError
 from evalkit.reward_models.rendering import Encoder
 from evalkit.reward_models.spec import RewardModelSpec
@@ -107,10 +108,21 @@ class TorchRewardModel(ABC):
     def check_company(self) -> None:
         """Refuse a model whose reward of one row depends on the rows beside it.
 
-        Some classes pool at a token id or at the last column, and read padding in a batch.
+        Some classes pool at a token id or at the last column, and read padding in a batch. One
+        whose rewards are no numbers even alone says nothing of that, and is refused as such.
         """
         probes = [self.probe(3), self.probe(9)]
         alone = np.concatenate([self.rewards([row]) for row in probes])
+        if missing := int(np.sum(~np.isfinite(alone).all(axis=1))):
+            raise RefusedModelError(
+                f"reward model {self.spec.name!r} gives {missing} of {len(probes)} probes a reward "
+                f"that is not finite, in {self.spec.dtype}",
+                where=str(self.spec.path),
+                fix="fetch the checkpoint again: its weights hold what is no number, or overflow; "
+                "see --dtype float32",
+                code="not-finite",
+                number=missing,
+            )
         moved = np.abs(self.rewards(probes) - alone)
         if not np.all(moved <= self.spec.tolerance * np.maximum(1.0, np.abs(alone))):
             what = f"a reward moves by {moved.max():.3g} with the rows beside it"

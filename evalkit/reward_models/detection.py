@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from evalkit.errors import RefusedModelError
 from evalkit.reward_models.checkpoint import Checkpoint
@@ -26,18 +27,23 @@ def detect(checkpoint: Checkpoint) -> Family:
     fitting = [f for f in likely if not against[f.name]]
     if len(fitting) == 1:
         return fitting[0]
-    lines = [f"fits family {f.name}" for f in fitting]
-    lines += [
-        f"declares {declared}, of family {f.name}, but: {problem}"
-        for f in likely
-        if f.classes
-        for problem in against[f.name]
-    ]
+    lines, broken = [f"fits family {f.name}" for f in fitting], 0
+    if closest := _closest(likely, against):
+        lines += [
+            f"declares {declared}, of family {closest.name}, but: {problem}"
+            for problem in against[closest.name]
+        ]
+        if not declared.endswith(LANGUAGE_MODELS):
+            broken = len(closest.resolved(checkpoint).head_problems(checkpoint))
     if not lines and plain.allows(declared):
         return plain
-    known = [f for f in likely if f.classes and not declared.endswith(LANGUAGE_MODELS)]
-    broken = sum(len(f.resolved(checkpoint).head_problems(checkpoint)) for f in known)
     raise refusal(checkpoint, lines or [f"declared class {declared or '(none)'}"], broken)
+
+
+def _closest(likely: Sequence[Family], against: Mapping[str, list[str]]) -> Family | None:
+    """Of the families that know the declared class and do not fit, the one with fewest problems."""
+    known = [f for f in likely if f.classes and against[f.name]]
+    return min(known, key=lambda f: len(against[f.name]), default=None)
 
 
 def refusal(checkpoint: Checkpoint, lines: list[str], broken: int = 0) -> RefusedModelError:

@@ -166,7 +166,10 @@ class Family:
         strip = self.parameters.get("strip")
         if strip and not any(name.startswith(strip) for name in checkpoint.shapes):
             problems.append(f"no tensor {strip}*")
-        return [*problems, *self._net_problems(checkpoint)]
+        problems += self._net_problems(checkpoint)
+        if self.kind == "gated" and not self.requires and not problems:
+            problems += self._mixture_problems(checkpoint)
+        return problems
 
     def _net_problems(self, checkpoint: Checkpoint) -> Iterator[str]:
         """Why the tensors of the head are not laid out as its family's are."""
@@ -180,8 +183,6 @@ class Family:
         if buffers := self.setting("normalizer"):
             wanted += [f"{buffers}.mean", f"{buffers}.var"]
         yield from (f"no tensor {name}" for name in wanted if name not in shapes)
-        if self.kind == "gated":
-            yield from self._mixture_problems(checkpoint)
 
     def _mixture_problems(self, checkpoint: Checkpoint) -> Iterator[str]:
         """Why a regression head and its gate do not fit each other."""

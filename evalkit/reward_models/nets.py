@@ -52,7 +52,7 @@ def layers(net: str, shapes: Shapes) -> list[Layer]:
         return [Layer(net, is_norm=False)]
     numbers = {int(m[1]) for name in shapes if (m := re.match(rf"{re.escape(net)}\.(\d+)\.", name))}
     prefixes = [f"{net}.{number}" for number in sorted(numbers)]
-    return [Layer(p, f"{p}.running_mean" in shapes or _width(p, shapes) == 0) for p in prefixes]
+    return [Layer(p, _is_norm(p, shapes)) for p in prefixes]
 
 
 def outputs(net: str, shapes: Shapes) -> int:
@@ -100,7 +100,7 @@ def _expected(found: list[Layer], rule: Rule, shapes: Shapes, width: int) -> Sha
             expected |= {f"{layer.prefix}.{name}": (width,) for name in STATISTICS}
             expected[f"{layer.prefix}.num_batches_tracked"] = ()
             continue
-        out, reads = shapes[f"{layer.prefix}.weight"]
+        out, reads = _size(layer.prefix, shapes)
         expected[f"{layer.prefix}.weight"] = (out, width or reads)
         if rule.bias == "all" or (rule.bias == "last" and layer is found[-1]):
             expected[f"{layer.prefix}.bias"] = (out,)
@@ -108,10 +108,17 @@ def _expected(found: list[Layer], rule: Rule, shapes: Shapes, width: int) -> Sha
     return expected
 
 
-def _width(prefix: str, shapes: Shapes) -> int:
-    """How many values a linear layer reads; 0 for what is no matrix."""
-    shape = shapes.get(f"{prefix}.weight", ())
-    return shape[1] if len(shape) == 2 else 0
+def _is_norm(prefix: str, shapes: Shapes) -> bool:
+    """Whether a layer is a normalisation; one without a weight is a linear one that lost it."""
+    return f"{prefix}.running_mean" in shapes or len(shapes.get(f"{prefix}.weight", (0, 0))) != 2
+
+
+def _size(prefix: str, shapes: Shapes) -> tuple[int, int]:
+    """How many values a linear layer gives and reads, as far as its tensors say."""
+    if f"{prefix}.weight" in shapes:
+        out, reads = shapes[f"{prefix}.weight"]
+        return out, reads
+    return shapes.get(f"{prefix}.bias", (0,))[0], 0
 
 
 def _said(shape: tuple[int, ...] | None) -> str:

@@ -54,6 +54,8 @@ def describe_endpoint(
             raise InputError(f"an endpoint has no use for {key}", where=place, fix=f"remove {key}")
     endpoint = _endpoint(settings, place)
     dialect = _dialect(settings.get("dialect"), place)
+    if dialect == judge.NAME or dialects()[dialect].about.startswith("/v1/"):
+        endpoint = replace(endpoint, url=endpoint.url.removesuffix("/v1"))
     build = _judge if dialect == judge.NAME else _served
     spec = build(name, settings, root, file_digest)
     where = f"{endpoint.model}{f' at {endpoint.revision}' if endpoint.revision else ''}"
@@ -216,7 +218,7 @@ def _endpoint(settings: Mapping[str, Any], place: str) -> Endpoint:
             "endpoint names no model", where=place, fix='model = "as the server calls it"'
         )
     return Endpoint(
-        url=url.rstrip("/").removesuffix("/v1"),
+        url=url.rstrip("/"),
         model=str(model),
         revision=str(settings.get("revision") or ""),
         key_env=str(settings.get("key_env") or ""),
