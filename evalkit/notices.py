@@ -44,7 +44,8 @@ def notices(
     ]
     if table.truncated:
         found.append(f"{count(table.truncated, 'completion')} scored with tokens cut off")
-    found += _of_disagreement(table)
+    who = f"{checkpoint.name} under {reward_model.name}"
+    found += [f"{who}: {said}" for said in _of_disagreement(table)]
     if reward_model.dtype != "float32":
         found.append(
             f"rewards are computed in {reward_model.dtype}: margins below about "

@@ -107,6 +107,7 @@ class Curve:
         differences: The newest checkpoint minus each earlier one, T − 1 of them.
         left_out: Prompts that some checkpoint does not have, sorted.
         notices: What a reader must know.
+        steps_by_name: Checkpoints whose steps only their names tell.
     """
 
     reward_model: str
@@ -121,6 +122,17 @@ class Curve:
     differences: tuple[DecidedDifference, ...]
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
+    steps_by_name: tuple[str, ...]
+
+    @property
+    def read_steps(self) -> list[str]:
+        """A notice of the steps that only names tell, if any are."""
+        names = self.steps_by_name
+        if len(names) < 2:
+            steps = {point.checkpoint: point.step for point in self.points}
+            return [f"step {steps[name]} of {name} is read from its name" for name in names]
+        shown = ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]}"
+        return [f"steps of {len(names)} checkpoints are read from their names: {shown}"]
 
     @property
     def alarms(self) -> list[int]:

@@ -114,7 +114,7 @@ def _curve(curve: Curve, track: Track) -> dict[str, Any]:
             for name, difference in zip(names, curve.differences, strict=False)
         ],
         "left_out": list(curve.left_out),
-        "notices": list(curve.notices),
+        "notices": [*curve.notices, *curve.read_steps],
     }
 
 

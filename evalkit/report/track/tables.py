@@ -48,6 +48,12 @@ def verdicts(track: Track) -> list[str]:
 
 def notices(track: Track) -> list[str]:
     """What a reader must know, each thing once."""
+    read = [notice for curve in track.curves for notice in curve.read_steps]
+    return list(dict.fromkeys([*notices_of_figure(track), *read]))
+
+
+def notices_of_figure(track: Track) -> list[str]:
+    """The same without where steps are from, which no reader of a figure needs."""
     return list(dict.fromkeys(notice for curve in track.curves for notice in curve.notices))
 
 
