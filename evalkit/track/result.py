@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from evalkit.data import FloatArray, TextArray
 from evalkit.errors import InputError
 from evalkit.gate import Verdict
@@ -123,6 +125,12 @@ class Curve:
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
     steps_by_name: tuple[str, ...]
+
+    @property
+    def alarm_possible(self) -> bool:
+        """Whether there are checkpoints enough for either alarm; they grow with the window."""
+        bounds = [look.upper for look in self.looks if look.upper is not None]
+        return bool(np.isfinite([*bounds, *self.cusum.limits]).any())
 
     @property
     def read_steps(self) -> list[str]:

@@ -94,6 +94,7 @@ def _curve(curve: Curve, track: Track) -> dict[str, Any]:
         },
         "best_set": [names[t] for t in curve.best.members],
         "alarms": [names[t] for t in curve.alarms],
+        "alarm_possible": curve.alarm_possible,
         "change_point": change
         and {
             "checkpoint": names[change.index],
