@@ -68,7 +68,9 @@ def of_table(
         )
     if unread := table.unmatched.unreadable:
         found.append(f"{count(unread, 'prompt')} of these for want of a readable verdict")
-    return [*found, *of_truncated(table.truncated), *_of_disagreement(table)]
+    who = f"{checkpoint} under {reward_model.name}"
+    found += [f"{who}: {said}" for said in _of_disagreement(table)]
+    return [*found, *of_truncated(table.truncated)]
 
 
 def of_orders(reward_model: RewardModelSpec, order_shift: FloatArray) -> list[str]:

@@ -578,6 +578,8 @@ def test_what_is_not_at_hand_or_changed_is_not_guessed(named):
     assert instead(older) == ()
     named.write("a", [3] * 59 + [2])  # another set of that name
     assert instead(saved) == ()
+    (changed,) = settle(saved, policy, named.workspace, named.store).undecided
+    assert "'a' is not what it was when the result was written" in explained(changed)[-1]
     (named.folder / "a.jsonl").unlink()
     assert instead(saved) == ()
 
@@ -598,6 +600,30 @@ def test_nothing_is_offered_instead_where_whole_subsets_are_the_unit(named):
 
     assert [len(u.instead) for u in undecided("prompt")] == [3, 3]
     assert [(u.instead, u.floor) for u in undecided("subset")] == [((), None)] * 2
+
+
+def test_a_set_that_was_named_by_its_path_is_said_not_to_be_at_hand(rich):
+    saved = saved_of(rich, "a")
+    value = saved["comparisons"][0]["estimates"]["win_rate"]["value"]
+    policy = Policy((Rule("win_rate", bound=value - 0.03),))
+    (u,) = settle(saved, policy, rich.workspace, rich.store).undecided
+    assert (u.instead, u.floor) == ((), None)
+    assert re.search("completions a prompt .* not told: .*'(a|ref)' not found", explained(u)[-1])
+
+
+def test_an_alarm_that_left_out_prompts_hide_and_a_first_checkpoint_are_explained(settled):
+    run = {
+        "schema_version": 1, "reference": "ref", "metric": "win_rate", "monitors": [],
+        "curves": [{
+            "reward_model": "ours#0", "alarms": [], "left_out": ["p1", "p2"], "differences": [],
+            "checkpoints": [{"checkpoint": "new", "step": 1, "estimate": estimate(0.6)}],
+        }],
+    }  # fmt: skip
+    previous = Rule("win_rate", margin=0.03, against="previous")
+    first, alarm = settled(run, previous, Rule("alarm")).undecided
+    assert (first.cause, alarm.cause) == ("nothing earlier", "left out")
+    assert explained(first) == ["no earlier checkpoint yet: the next one can be held against this"]
+    assert "were it not for 2 prompts left out" in explained(alarm)[0]
 
 
 def test_a_damaged_pack_is_told_and_not_passed_over(named, monkeypatch):

@@ -21,6 +21,7 @@ from evalkit.data import CompletionSet
 from evalkit.errors import InputError, MalformedError
 from evalkit.pairing import TieRule, pair
 from evalkit.report import track as report
+from evalkit.report.track.tables import notices, notices_of_figure
 from evalkit.track import Options, matching, track
 from evalkit.track.history import RunPlan, entry_of, read_history, write_history
 from evalkit.workspace import Workspace, write_atomic
@@ -393,6 +394,55 @@ def test_a_step_that_is_not_stated_is_read_from_the_name_and_said(name, step):
     stated = replace(c, checkpoint=replace(c.checkpoint, step=77))
     assert track([[stated]]).curves[0].points[0].step == 77
     assert "read from its name" not in report.to_text(track([[stated]]))
+
+
+def test_steps_read_from_names_are_one_notice_and_none_in_the_figure(tmp_path):
+    stepless = [
+        replace(c, checkpoint=replace(c.checkpoint, step=None))
+        for c in run(UP, names=[f"pk_{100 * k}" for k in range(1, 11)])
+    ]
+    stated = [replace(stepless[0], checkpoint=replace(stepless[0].checkpoint, step=100))]
+    history = tmp_path / "run.jsonl"
+    track([stepless[:3]], history=history)
+    found = track([stepless[3:]], history=history)
+    said = "steps of 10 checkpoints are read from their names: pk_100 … pk_1000"
+    assert report.to_text(found).count("read from") == 1
+    assert f"note: {said}" in report.to_text(found)
+    assert said in report.to_html(found).decode()
+    assert said in told([stepless])["curves"][0]["notices"]
+    assert not any("read from" in text for text in notices_of_figure(found))
+    nine = track([[*stated, *stepless[1:]]])
+    assert nine.curves[0].steps_by_name[0] == "pk_200"
+
+
+def test_what_a_notice_of_one_table_is_about_is_said():
+    """Mean margin and win rate disagree at the second of three checkpoints."""
+    ref = side("ref", np.zeros(20))
+    rewards = ([1.0] * 20, [1.0] * 19 + [-1e3], [1.0] * 20)
+    comparisons = [held(at(side(f"c{k}", r), k), ref) for k, r in enumerate(rewards)]
+    (said,) = (n for n in notices(track([comparisons])) if "different sides" in n)
+    assert said.startswith("c1 under ours: the mean margin (")
+
+
+def test_a_corrected_value_that_no_checkpoint_has_is_said_everywhere():
+    """Two equal checkpoints: about three runs in ten."""
+    runs = [track([run([0.5, 0.5], seed=seed)]) for seed in range(12)]
+    outside = 0
+    for found in runs:
+        (curve,) = found.curves
+        value, means = curve.chosen.corrected.value, curve.outcomes.mean(axis=0)
+        beyond = not means.min() - 1e-9 <= value <= means.max() + 1e-9
+        outside += beyond
+        said = f"the corrected win_rate of c0{curve.chosen.index} under {curve.reward_model} "
+        said = f"{said}({value:.3f}) is below the lowest measured"
+        shown = [
+            report.to_text(found),
+            report.to_json(found).decode(),
+            report.to_csv(found).decode(),
+        ]
+        assert [said in x for x in shown] == [beyond] * 3
+        assert any(said in x for x in notices_of_figure(found)) is beyond
+    assert 1 <= outside <= 8
 
 
 @pytest.mark.parametrize("name", ["final", "best", "ckpt_٣", "20261122143000123456"])

@@ -88,9 +88,9 @@ def test_whom_a_rule_may_name():
     found = [run([0.0, 1.0, 1.0])]
     for rule, said in (
         (Rule("win_rate", margin=0.05, against="c02"), "none is under test"),
-        (Rule("win_rate", margin=0.05, against="c0"), "c0 is not in the result"),
-        (Rule("mean_reward", bound=0.0), "no mean_reward"),
-        (Rule("win_rate", bound=0.5, subset="coding"), "no such subset"),
+        (Rule("win_rate", margin=0.05, against="c0"), "c0 is not in the result; did you mean"),
+        (Rule("win_rate", margin=0.05, against="nosuch"), "it has c00, c01, c02"),
+        (Rule("win_rate", bound=0.5, reward_model="other"), "nothing under other"),
         (Rule("win_rate", margin=0.9, against="c00", checkpoint="c01"), "no paired difference"),
     ):
         (only,) = judged(found, rule).verdict.judged
@@ -105,8 +105,63 @@ def test_the_metric_is_the_one_that_is_tracked():
     rule = Rule("win_probability", margin=0.05, against="c00")
     (only,) = judged([run([0.0, 1.0])], rule, options=options).verdict.judged
     assert (only.state, only.n) == ("pass", 300)
-    (other,) = judged([run([0.0, 1.0])], HALF, options=options).verdict.judged
-    assert "no win_rate" in other.reason
+    with pytest.raises(InputError, match="tracks win_probability; it has no win_rate"):
+        judged([run([0.0, 1.0])], HALF, options=options)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Rule("win_rate", bound=0.5, subset="coding"), "a run keeps no subsets, such as 'coding'"),
+        (Rule("mean_reward", bound=0.0), "the run tracks win_rate; it has no mean_reward"),
+        (Rule("margin", margin=0.1, against="previous"), "it has no margin"),
+    ],
+)
+def test_what_no_run_can_answer_is_a_fault_of_the_policy_and_no_regression(rule, said):
+    with pytest.raises(InputError, match=said) as refused:
+        judged([run([0.0, 1.0])], HALF, rule)
+    assert refused.value.exit_code == 2
+    assert "gate a comparison by this rule" in refused.value.fix
+
+
+def test_a_rule_may_be_of_one_reward_model():
+    """A run is judged under its proxy too, unless the rule says otherwise."""
+    both = [run([0.0, 0.2]), run([0.0, -1.0], model="proxy", seed=1)]
+    held_out = replace(HALF, reward_model="ours")
+    found = judged(both, held_out, options=Options(proxy="proxy")).verdict
+    (only,) = found.judged
+    assert only.reward_model.startswith("ours#")
+    assert only.high == judged(both[:1], HALF).verdict.judged[0].high  # shares no error
+    assert judged(both, HALF, held_out).verdict.number_of("fail") == 1
+    (lost,) = judged(both, replace(HALF, reward_model="theirs")).verdict.judged
+    assert (lost.state, lost.reason) == ("fail", "the result has nothing under theirs")
+    saved = json.loads(document.to_json(run([0.5, 1.0])))  # a comparison has one
+    for name, state in (("ours", "pass"), ("theirs", "fail")):
+        assert judge(saved, Policy((replace(HALF, reward_model=name),))).state == state
+
+
+def test_the_first_checkpoint_of_a_run_has_none_before_it():
+    found = judged([run([1.0])], HALF, NO_LOSS)
+    threshold, loss = found.verdict.judged
+    assert (threshold.checkpoint, threshold.state) == ("c00", "pass")
+    assert (loss.state, loss.reason) == ("inconclusive", "no earlier checkpoint yet")
+    assert loss.name.startswith("win_rate of c00 − previous against ref")
+    assert found.exit_code == 4
+    named = Rule("win_rate", margin=0.05, against="c99")
+    assert judged([run([1.0])], named).verdict.state == "fail"
+
+
+def test_a_run_too_short_for_alarms_passes_and_says_so():
+    for n, said in (
+        (1, "none is possible yet"),
+        (2, "none is possible yet"),
+        (9, "none is raised"),
+    ):
+        found = judged([run([0.5] * n)], ALARM)
+        (alarm,) = found.verdict.judged
+        assert alarm.state == "pass"
+        assert said in alarm.reason
+        assert judge(json.loads(report.to_json(found)), Policy((ALARM,))) == found.verdict
 
 
 @pytest.mark.parametrize("lacking", [0, 1, 2])
@@ -183,9 +238,8 @@ def test_an_alarm_takes_no_share_of_the_error_and_says_where_it_is_raised():
 
 def test_a_comparison_has_no_alarms_so_that_it_cannot_pass_for_none():
     saved = json.loads(document.to_json(run([0.5, 1.0])))
-    (only,) = judge(saved, Policy((ALARM,))).judged
-    assert (only.state, only.value) == ("fail", None)
-    assert "of no run" in only.reason
+    with pytest.raises(InputError, match="a comparison has no alarms"):
+        judge(saved, Policy((ALARM,)))
 
 
 def test_one_partial_checkpoint_does_not_pass_for_a_run_without_alarm(tmp_path):
@@ -214,7 +268,7 @@ def test_an_alarm_on_the_prompts_that_remain_fails_a_partial_run():
 @pytest.mark.parametrize(
     "beside",
     [{"bound": 0.5}, {"bound": 0.0}, {"margin": 0.0}, {"strict": True}, {"subset": "x"},
-     {"against": "previous"}],
+     {"reward_model": "ours"}, {"against": "previous"}],
 )  # fmt: skip
 def test_an_alarm_stands_alone(beside):
     with pytest.raises(InputError, match="nothing beside"):

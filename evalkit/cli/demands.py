@@ -28,7 +28,7 @@ def rule_options(command: Callable[..., Any], *, alarm: bool = False) -> Callabl
             multiple=True,
             metavar=f"{'alarm|' if alarm else ''}regression[:metric=METRIC]:vs=NAME",
             help=f"{'An alarm; or a' if alarm else 'A'} sure loss of --margin to checkpoint NAME, "
-            "or `previous`, in win_rate or METRIC; repeatable.",
+            "or `previous`, in win_rate or METRIC (of a run the one it tracks); repeatable.",
         ),
         click.option(
             "--margin",

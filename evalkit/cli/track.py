@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -127,13 +127,16 @@ def track(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> int:
 def _demanded(chosen: dict[str, Any], options: Options) -> Policy | None:
     """The rules of the command line; what they are about must be what is tracked."""
     from evalkit.gate.policy import ALARM
+    from evalkit.track.result import Metric
 
     demanded = demands({**chosen, "level": options.level}, alarm=True)
     for rule in demanded.rules if demanded else ():
         if rule.metric not in {options.metric, ALARM}:
+            other = rule.metric if rule.metric in get_args(Metric) else ""
+            instead = f"--metric {other}" if other else "evalkit compare for rules in other metrics"
             raise InputError(
                 f"the run tracks {options.metric}, not {rule.metric}",
-                fix=f"--metric {rule.metric}, or a rule of {options.metric}, such as --fail-on "
+                fix=f"{instead}, or a rule of {options.metric}, such as --fail-on "
                 f"regression:metric={options.metric}:vs=previous",
             )
     return demanded

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from evalkit.gate.policy import ALARM, PREVIOUS, RATES, Policy, Rule
-from evalkit.gate.saved import Difference, SavedResult, saved_alarms, saved_left_out, saved_results
+from evalkit.gate.saved import (
+    Difference,
+    SavedResult,
+    alarm_is_possible,
+    check_answerable,
+    saved_alarms,
+    saved_left_out,
+    saved_results,
+)
 from evalkit.statistics.few_deciding import Differing, LossRule, prompts_to_decide_few
 from evalkit.statistics.gates import (
     FEW_DECIDING,
@@ -21,11 +29,12 @@ from evalkit.statistics.gates import (
     shared_level,
     threshold_state,
 )
-from evalkit.text import count, did_you_mean
+from evalkit.text import count, did_you_mean, listing
 
 EXIT_CODES: Mapping[State, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
 SEVERITY: tuple[State, ...] = ("pass", "inconclusive", "fail")
 POWER = 0.8
+SHOWN = 8  # names of a result, where one is not among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +147,9 @@ def judge(result: Mapping[str, Any], policy: Policy) -> Verdict:
     """Hold a saved result of `evalkit compare` or `evalkit track` against a policy.
 
     Every rule is asked of every checkpoint under test and every reference: of a comparison, all
-    checkpoints that are no rule's baseline; of a run, the newest, under each reward model. What a
-    rule names and the result lacks fails. A result that left prompts out, or has no interval, does
+    checkpoints that are no rule's baseline; of a run, the newest, under each reward model that the
+    rule is about. What a rule names and the result lacks fails; the first checkpoint of a run has
+    none before it, which decides nothing. A result that left prompts out, or has no interval, does
     not pass; at most it is inconclusive, an alarm that prompts left out may have hidden included.
     Alarms of a run have their own error and share none.
 
@@ -148,23 +158,36 @@ def judge(result: Mapping[str, Any], policy: Policy) -> Verdict:
         policy: What it must show.
 
     Raises:
-        InputError: The result is of another command or schema, or malformed: no verdict at all.
+        InputError: The result is of another command or schema, or malformed, or a rule is about
+            what no result of its kind has: no verdict at all.
     """
-    questions = [(saved, q) for saved in saved_results(result) for q in _questions(saved, policy)]
+    found = saved_results(result)
+    check_answerable(result, policy.rules)
+    questions = [
+        (saved, q) for saved in found for q in _questions(saved, _about(saved, found, policy.rules))
+    ]
     shared = shared_level(policy.level, len(questions))
     judged = [_judged(saved, q, policy.level, shared) for saved, q in questions]
     judged += [_quiet(result, rule) for rule in policy.rules if rule.metric == ALARM]
     return Verdict(tuple(judged), policy.level, policy.inconclusive)
 
 
-def _questions(saved: SavedResult, policy: Policy) -> Iterator[_Question]:
+def _about(saved: SavedResult, results: Sequence[SavedResult], rules: Sequence[Rule]) -> list[Rule]:
+    """The rules under a reward model; under the first also those on one there is not, to fail."""
+    models = [one.model for one in results]
+    lost = {r.reward_model for r in rules} - {"", *models} if saved is results[0] else set()
+    asked = {"", saved.model, *lost}
+    return [r for r in rules if r.metric != ALARM and r.reward_model in asked]
+
+
+def _questions(saved: SavedResult, rules: Sequence[Rule]) -> Iterator[_Question]:
     order = saved.checkpoints
-    baselines = {rule.against for rule in policy.rules if rule.margin is not None}
-    if PREVIOUS in baselines:
+    baselines = {rule.against for rule in rules if rule.margin is not None}
+    if PREVIOUS in baselines and not saved.is_first(order[-1]):
         baselines.add(order[0])
     under_test = [name for name in saved.to_test if name not in baselines]
     before = dict(zip(order[1:], order, strict=False))
-    for rule in (rule for rule in policy.rules if rule.metric != ALARM):
+    for rule in rules:
         # with nothing under test the question is asked all the same, and fails
         for checkpoint in [rule.checkpoint] if rule.checkpoint else under_test or [""]:
             against = before.get(checkpoint, PREVIOUS) if rule.against == PREVIOUS else rule.against
@@ -176,16 +199,20 @@ def _questions(saved: SavedResult, policy: Policy) -> Iterator[_Question]:
 def _quiet(result: Mapping[str, Any], rule: Rule) -> Judged:
     """Whether a run raises no alarm: its value is how many are raised, at how many checkpoints."""
     raised = saved_alarms(result)
+    quiet = (
+        "none is raised"
+        if alarm_is_possible(result)
+        else "none is possible yet, with so few checkpoints"
+    )
+    decision = Decision("fail" if raised else "pass", "; ".join(raised) or quiet)
     q = _Question(rule, "", "", "", "")
-    if raised is None:
-        return _answer(q, Decision("fail", "the result is of no run, which alone has alarms"), None)
-    why = "; ".join(raised) or "none is raised"
-    decision = Decision("fail" if raised else "pass", why)
     judged = _answer(q, decision, None, left_out=saved_left_out(result))
     return replace(judged, value=float(len(raised)))
 
 
 def _judged(saved: SavedResult, q: _Question, level: float, shared: float) -> Judged:
+    if q.baseline == PREVIOUS and saved.is_first(q.checkpoint):
+        return _answer(q, Decision("inconclusive", "no earlier checkpoint yet"), None)
     found = _found(saved, q)
     if isinstance(found, str):
         return _answer(q, Decision("fail", found), None)
@@ -210,19 +237,26 @@ def _found(saved: SavedResult, q: _Question) -> Interval | Difference | str:
 
 def _absent(saved: SavedResult, q: _Question) -> str:
     """Which name of a question the result does not have; empty if it has all."""
+    if q.rule.reward_model not in {"", saved.model}:
+        return f"the result has nothing under {q.rule.reward_model}"
     if not q.checkpoint:
         return "every checkpoint that could be tested is a baseline; none is under test"
     sides = [name for name in (q.checkpoint, q.baseline) if name]
     for name, known in [(s, saved.checkpoints) for s in sides] + [(q.reference, saved.references)]:
         if name not in known:
-            return f"{name} is not in the result. {did_you_mean(name, known)}".strip()
+            return _not_there(name, known)
     for side in sides:
         if not saved.compared(side, q.reference):
             return f"the result has no comparison of {side} with {q.reference}"
         subsets = saved.subsets(side, q.reference)
         if q.rule.subset and q.rule.subset not in subsets:
-            return f"the result has no such subset. {did_you_mean(q.rule.subset, subsets)}".strip()
+            return _not_there(q.rule.subset, list(subsets), "subset ")
     return ""
+
+
+def _not_there(name: str, known: Sequence[str], kind: str = "") -> str:
+    hint = did_you_mean(name, known) or f"it has {listing(known, shown=SHOWN)}"
+    return f"{kind}{name} is not in the result; {hint}"
 
 
 def _threshold(q: _Question, found: Interval, level: float, shared: float, left_out: int) -> Judged:

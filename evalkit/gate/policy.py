@@ -12,6 +12,7 @@ bound = 0.5
 metric = "win_rate"       # surely no loss of 3 points to a checkpoint on the same prompts
 against = "previous"      # the checkpoint before it, or a name
 margin = 0.03             # also of win_probability, mean_reward or margin, also of a subset
+reward_model = "ours"     # of a run under several: this one alone
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ RULE_KEYS: Mapping[str, type] = {
     "subset": str,
     "checkpoint": str,
     "reference": str,
+    "reward_model": str,
     "against": str,
     "bound": float,
     "margin": float,
@@ -67,6 +69,7 @@ class Rule:
         subset: Of the prompts; empty for all of them.
         checkpoint: Under test; empty for every one that is no rule's baseline.
         reference: Held against; empty for every reference of the result.
+        reward_model: The name of the one it is under; empty for every one of a run.
         strict: Whether any sure loss fails, even one smaller than the margin.
 
     Raises:
@@ -81,6 +84,7 @@ class Rule:
     checkpoint: str = ""
     reference: str = ""
     strict: bool = False
+    reward_model: str = ""
 
     def __post_init__(self) -> None:
         if self.metric == ALARM:
@@ -109,7 +113,7 @@ class Rule:
             self._check_margin(self.margin)
 
     def _check_alarm(self) -> None:
-        beside = (self.subset, self.checkpoint, self.reference, self.strict)
+        beside = (self.subset, self.checkpoint, self.reference, self.reward_model, self.strict)
         bounds = (self.bound, self.margin)  # of which 0 is one too
         if any(beside) or bounds != (None, None) or self.against != REFERENCE:
             raise InputError("an alarm has nothing beside it", fix=f'metric = "{ALARM}" alone')

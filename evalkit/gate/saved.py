@@ -1,7 +1,8 @@
 """The saved result of `evalkit compare` or `evalkit track`, as far as a gate needs it.
 
 What is absent is told apart from what is malformed: a rule on the first fails, the second is
-refused, since no verdict may come from a fault.
+refused, since no verdict may come from a fault. So is a rule on what a result of its kind never
+has, since that says nothing of the checkpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import InputError
-from evalkit.gate.policy import METRICS, RATES
+from evalkit.gate.policy import ALARM, METRICS, RATES, Rule
 from evalkit.statistics.gates import Interval
 from evalkit.text import clip, listing
 
@@ -72,6 +73,19 @@ class SavedResult:
     def to_test(self) -> Sequence[str]:
         """All checkpoints; of a run the newest, which is what a look at it asks about."""
         return self.checkpoints[-1:] if self.reward_model else self.checkpoints
+
+    @property
+    def model(self) -> str:
+        """The name of its reward model; empty where it does not say."""
+        if self.reward_model:
+            return self.reward_model.rpartition("#")[0]
+        stated = next(iter(self._comparisons.values())).get("reward_model")
+        name = stated.get("name") if isinstance(stated, dict) else None
+        return name if isinstance(name, str) else ""
+
+    def is_first(self, checkpoint: str) -> bool:
+        """Whether it is the first of a run, which has none before it yet."""
+        return bool(self.reward_model) and checkpoint == self.checkpoints[0]
 
     @property
     def references(self) -> list[str]:
@@ -182,13 +196,46 @@ def saved_level(result: Mapping[str, Any]) -> float | None:
     return saved_results(result)[0].level
 
 
-def saved_alarms(result: Mapping[str, Any]) -> list[str] | None:
-    """What alarms a saved run raises, a line each, but for soft ones; None for a comparison.
+def check_answerable(result: Mapping[str, Any], rules: Sequence[Rule]) -> None:
+    """Refuse rules on what no result of this kind has: alarms of a comparison, subsets of a run.
+
+    Raises:
+        InputError: Naming what, and what would answer it; or the result is malformed.
+    """
+    for rule in rules:
+        if what := _unanswerable(result, rule):
+            other = "run" if rule.metric == ALARM else "comparison"
+            fix = f"gate a {other} by this rule; --policy FILE takes rules for this result alone"
+            raise InputError(what, fix=fix)
+
+
+def _unanswerable(result: Mapping[str, Any], rule: Rule) -> str:
+    if "comparisons" in result:
+        return "a comparison has no alarms" if rule.metric == ALARM else ""
+    if rule.subset:
+        return f"a run keeps no subsets, such as {rule.subset!r} of the rule on {rule.metric}"
+    tracked = _text(result, "metric")
+    known = rule.metric in {ALARM, tracked}
+    return "" if known else f"the run tracks {tracked}; it has no {rule.metric}, of which a rule is"
+
+
+def saved_alarms(run: Mapping[str, Any]) -> list[str]:
+    """What alarms a saved run raises, a line each, but for soft ones.
 
     Raises:
         InputError: It is malformed.
     """
-    return list(_raised(result)) if "curves" in result else None
+    return list(_raised(run))
+
+
+def alarm_is_possible(run: Mapping[str, Any]) -> bool:
+    """Whether a saved run has as many checkpoints as an alarm of a decline takes.
+
+    Raises:
+        InputError: It is malformed.
+    """
+    curves = [_table(row, "curves") for row in _list(run["curves"], "curves")]
+    return any(curve.get("alarm_possible") is not False for curve in curves)
 
 
 def saved_left_out(run: Mapping[str, Any]) -> int:

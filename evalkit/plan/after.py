@@ -71,12 +71,15 @@ def _undecided(
         end = j.low if j.value >= j.limit else j.high
         half_width = None if end is None else abs(j.value - end)
     instead: tuple[Instead, ...] = ()
-    floor = None
+    floor, absent = None, ""
     by_variance = j.deciding is None or j.deciding >= FEW_DECIDING
     wanted = by_variance and j.n_needed and not j.rule.subset
-    if wanted and j.n_needed and (pilot := _pilot(j, result, workspace, store)):
-        instead, floor = _instead(j.n_needed, pilot)
-    return Undecided(j, distance, half_width, instead, floor)
+    if wanted and j.n_needed:
+        pilot = _pilot(j, result, workspace, store)
+        if isinstance(pilot, Pilot):
+            instead, floor = _instead(j.n_needed, pilot)
+        absent = pilot if isinstance(pilot, str) else ""
+    return Undecided(j, distance, half_width, instead, floor, absent)
 
 
 def _instead(needed: int, pilot: Pilot) -> tuple[tuple[Instead, ...], int | None]:
@@ -94,8 +97,8 @@ def _instead(needed: int, pilot: Pilot) -> tuple[tuple[Instead, ...], int | None
 
 def _pilot(
     j: Judged, result: Mapping[str, Any], workspace: Workspace, store: Store
-) -> Pilot | None:
-    """The rewards behind a rule on prompts, where at hand with several completions of each."""
+) -> Pilot | str | None:
+    """The rewards behind a rule, several completions a prompt; or what of it is not at hand."""
     if j.rule.metric not in {"win_rate", "win_probability"}:
         return None
     names = [name for name in (j.checkpoint, j.baseline) if name]
@@ -110,13 +113,16 @@ def _pilot(
     try:
         signatures = [Signature.parse(str(row.get("signature"))) for row in rows]
         if any(s.clusters != "prompt" for s in signatures):
-            return None  # how prompts vary says nothing of how whole subsets do
+            return "how prompts vary says nothing of how whole subsets do"
         measure = _measure(j, rows[0], signatures[0])
+    except (InputError, ValueError):
+        return None  # of another version, or it does not say how it was made
+    try:
         reference = _same(signatures[0].reference, "reference", signatures[0], workspace)
         sets = [_same(s.checkpoint, "checkpoint", s, workspace) for s in signatures]
         pilot = read_pilot(sets, [reference], measure, store, missing="drop")
-    except (InputError, ValueError):
-        return None  # not at hand, or of another version: nothing is said
+    except InputError as error:
+        return error.what
     same = pilot.most == pilot.completions and pilot.prompts == j.n
     return pilot if same and min(pilot.completions) > 1 else None
 

@@ -7,13 +7,14 @@ from typing import ClassVar, Literal, NamedTuple
 
 from evalkit.errors import InputError
 from evalkit.gate import Judged
+from evalkit.gate.policy import ALARM, PREVIOUS
 from evalkit.pairing import Missing, TieRule
 from evalkit.plan.pilot import Metric
 from evalkit.signature import Line
 from evalkit.statistics.gates import FEW_DECIDING
 from evalkit.statistics.planning import Components
 
-Cause = Literal["interval", "few deciding", "left out", "no interval"]
+Cause = Literal["interval", "few deciding", "left out", "no interval", "nothing earlier"]
 SUREST = 0.999999  # a level or power beyond it is no plan
 FEASIBLE = 100  # times the prompts of the run; a plan for more is none
 
@@ -199,6 +200,7 @@ class Undecided:
         instead: Prompts that would decide with more completions each; empty where no pilot with
             several completions is at hand.
         floor: Prompts that no number of completions goes below; None likewise.
+        absent: What of a pilot is not at hand; empty if nothing, or where none is wanted.
     """
 
     judged: Judged
@@ -206,11 +208,16 @@ class Undecided:
     half_width: float | None
     instead: tuple[Instead, ...] = ()
     floor: int | None = None
+    absent: str = ""
 
     @property
     def cause(self) -> Cause:
         """Why the rule is inconclusive."""
         j = self.judged
+        if j.rule.metric == ALARM:
+            return "left out"
+        if j.baseline == PREVIOUS:
+            return "nothing earlier"
         if j.low is None or j.high is None:
             return "no interval"
         if j.left_out and j.low >= j.limit:

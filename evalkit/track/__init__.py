@@ -18,7 +18,7 @@ from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings
 from evalkit.signature import signature_line
 from evalkit.statistics.agreement import agreement
-from evalkit.statistics.checkpoint_choice import best_set, chosen
+from evalkit.statistics.checkpoint_choice import Chosen, best_set, chosen
 from evalkit.statistics.curve_agreement import kendall_tau_b
 from evalkit.statistics.deciding import decided_difference
 from evalkit.statistics.intervals import mean
@@ -54,6 +54,7 @@ __all__ = [
 ]  # fmt: skip
 
 RESAMPLES = 4_999
+ROUNDING = 1e-9
 COLUMN: dict[Metric, int] = {"win_rate": 0, "win_probability": 1}
 TOKENS = 2
 
@@ -73,6 +74,7 @@ class _Run(NamedTuple):
     tokens: FloatArray
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
+    steps_by_name: tuple[str, ...]
 
 
 def compared(
@@ -179,8 +181,11 @@ def _entry(c: Comparison) -> Entry:
     """What a comparison leaves to the history; a step that only its name tells is said to be so."""
     name, stated = c.checkpoint.name, c.checkpoint.step
     step = known_step(name, stated, c.checkpoint.source)
-    said = () if stated is not None else (f"step {step} of {name} is read from its name",)
-    return entry_of(c, step, said)
+    return entry_of(c, step, () if stated is not None else (_of_step(step, name),))
+
+
+def _of_step(step: int, name: str) -> str:
+    return f"step {step} of {name} is read from its name"
 
 
 def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _Run:
@@ -198,8 +203,8 @@ def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _R
         np.array([[e.prompts[i][k] for e in mine] for i in shared], dtype=np.float64)
         for k in (column, TOKENS)
     )
+    of_step = {_of_step(e.step, e.checkpoint): e.checkpoint for e in mine}
     notices = dict.fromkeys(notice for e in mine for notice in e.notices)
-    notices |= dict.fromkeys(_of_prompts(mine, known, len(shared), metric))
     return _Run(
         f"{model.name}#{model.fingerprint[:16]}",
         mine,
@@ -208,7 +213,8 @@ def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _R
         _verdicts(mine[-1], shared),
         tokens,
         _left_out(mine),
-        tuple(notices),
+        (*(n for n in notices if n not in of_step), *_of_prompts(mine, known, len(shared), metric)),
+        tuple(name for notice, name in of_step.items() if notice in notices),
     )
 
 
@@ -271,6 +277,7 @@ def _curve(run: _Run, options: Options) -> Curve:
         for t, e in enumerate(run.entries)
     )
     steps = np.array([e.step for e in run.entries], dtype=np.float64)
+    taken = chosen(run.outcomes, keys, level=options.level, bounded=True)
     return Curve(
         reward_model=run.reward_model,
         points=points,
@@ -280,14 +287,29 @@ def _curve(run: _Run, options: Options) -> Curve:
         cusum=watched.cusum,
         change=change_point(run.outcomes, keys, steps=steps, level=options.level),
         best=best_set(run.outcomes, keys, level=options.level),
-        chosen=chosen(run.outcomes, keys, level=options.level, bounded=True),
+        chosen=taken,
         differences=tuple(
             decided_difference(run.outcomes[:, -1], earlier, level=options.level)
             for earlier in run.outcomes.T[:-1]
         ),
         left_out=run.left_out,
-        notices=run.notices,
+        notices=(*run.notices, *_of_choice(run, taken, options.metric)),
+        steps_by_name=run.steps_by_name,
     )
+
+
+def _of_choice(run: _Run, found: Chosen, metric: Metric) -> list[str]:
+    """That a corrected value is none that any checkpoint has, as happens where few are alike."""
+    value, means = found.corrected.value, run.outcomes.mean(axis=0)
+    low, high = float(means.min()), float(means.max())
+    if value is None or low - ROUNDING <= value <= high + ROUNDING:
+        return []
+    side = f"below the lowest measured ({low:.3f})" if value < low else f"above {high:.3f}"
+    return [
+        f"the corrected {metric} of {run.entries[found.index].checkpoint} under {run.reward_model} "
+        f"({value:.3f}) is {side}: the correction is right on average over runs, and too large or "
+        "too small in one, above all with few checkpoints that are close to each other"
+    ]
 
 
 def _keys(run: _Run, options: Options) -> Keys:

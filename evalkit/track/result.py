@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from evalkit.data import FloatArray, TextArray
 from evalkit.errors import InputError
 from evalkit.gate import Verdict
@@ -104,6 +106,7 @@ class Curve:
         differences: The newest checkpoint minus each earlier one, T − 1 of them.
         left_out: Prompts that some checkpoint does not have, sorted.
         notices: What a reader must know.
+        steps_by_name: Checkpoints whose steps only their names tell.
     """
 
     reward_model: str
@@ -118,6 +121,23 @@ class Curve:
     differences: tuple[DecidedDifference, ...]
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
+    steps_by_name: tuple[str, ...]
+
+    @property
+    def alarm_possible(self) -> bool:
+        """Whether there are checkpoints enough for either alarm; they grow with the window."""
+        bounds = [look.upper for look in self.looks if look.upper is not None]
+        return bool(np.isfinite([*bounds, *self.cusum.limits]).any())
+
+    @property
+    def read_steps(self) -> list[str]:
+        """A notice of the steps that only names tell, if any are."""
+        names = self.steps_by_name
+        if len(names) < 2:
+            steps = {point.checkpoint: point.step for point in self.points}
+            return [f"step {steps[name]} of {name} is read from its name" for name in names]
+        shown = ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]}"
+        return [f"steps of {len(names)} checkpoints are read from their names: {shown}"]
 
     @property
     def alarms(self) -> list[int]:

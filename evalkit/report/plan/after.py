@@ -50,6 +50,7 @@ def to_json(found: Settlement) -> bytes:
                 "prompts": u.judged.n_needed,
                 "instead": [x._asdict() for x in u.instead],
                 "floor": u.floor,
+                "absent": u.absent or None,
                 "judged": asdict(u.judged),
             }
             for u in found.undecided

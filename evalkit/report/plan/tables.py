@@ -128,6 +128,8 @@ def headline(found: Settlement) -> str:
 
 def explained(u: Undecided) -> list[str]:
     """Why a rule is inconclusive, then what would settle it, a sentence a line."""
+    if u.cause == "nothing earlier":
+        return [f"{u.judged.reason}: the next one can be held against this"]
     return [_why(u), *_prompts(u), *_limits(u), *_instead(u)]
 
 
@@ -190,6 +192,11 @@ def _limits(u: Undecided) -> list[str]:
 
 
 def _instead(u: Undecided) -> list[str]:
+    if u.absent:
+        return [
+            f"what more completions a prompt would do instead is not told: {u.absent}; a result "
+            "keeps names and no paths, so name its files in evalkit.toml"
+        ]
     if not (u.instead and u.feasible):
         return []
     said = ", ".join(f"{x.prompts:,} with {x.completions}" for x in u.instead)

@@ -95,6 +95,7 @@ def _curve(curve: Curve, track: Track) -> dict[str, Any]:
         },
         "best_set": [names[t] for t in curve.best.members],
         "alarms": [names[t] for t in curve.alarms],
+        "alarm_possible": curve.alarm_possible,
         "change_point": change
         and {
             "checkpoint": names[change.index],
@@ -115,7 +116,7 @@ def _curve(curve: Curve, track: Track) -> dict[str, Any]:
             for name, difference in zip(names, curve.differences, strict=False)
         ],
         "left_out": list(curve.left_out),
-        "notices": list(curve.notices),
+        "notices": [*curve.notices, *curve.read_steps],
     }
 
 

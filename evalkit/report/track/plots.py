@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evalkit.report.plots import SETTINGS, STYLES
-from evalkit.report.track.tables import METRICS, notices, title, verdicts
+from evalkit.report.track.tables import METRICS, notices_of_figure, title, verdicts
 from evalkit.statistics.over_optimisation import Change
 from evalkit.text import printable
 from evalkit.track import Curve, Monitor, Track
@@ -43,7 +43,7 @@ def figure(track: Track) -> Figure:
 def captioned(track: Track) -> Figure:
     """The same with what a reader of the figure alone must know."""
     found = figure(track)
-    said = [*verdicts(track), title(track), *notices(track)]
+    said = [*verdicts(track), title(track), *notices_of_figure(track)]
     lines = [line for text in said for line in textwrap.wrap(printable(text), 130)]
     with mpl.rc_context(SETTINGS):
         width, height = found.get_size_inches()

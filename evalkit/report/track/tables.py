@@ -48,6 +48,12 @@ def verdicts(track: Track) -> list[str]:
 
 def notices(track: Track) -> list[str]:
     """What a reader must know, each thing once."""
+    read = [notice for curve in track.curves for notice in curve.read_steps]
+    return list(dict.fromkeys([*notices_of_figure(track), *read]))
+
+
+def notices_of_figure(track: Track) -> list[str]:
+    """The same without where steps are from, which no reader of a figure needs."""
     return list(dict.fromkeys(notice for curve in track.curves for notice in curve.notices))
 
 
@@ -113,8 +119,7 @@ def _best(curve: Curve) -> str:
 def _alarm(curve: Curve, track: Track) -> str:
     if curve.alarms:
         return f"ALARM of a decline at {at(curve.points[curve.alarms[0]])}"
-    bounds = [x.upper for x in curve.looks if x.upper is not None] + curve.cusum.limits.tolist()
-    if not any(map(math.isfinite, bounds)):
+    if not curve.alarm_possible:
         window, points = track.options.window, count(len(curve.points), "checkpoint")
         return f"no alarm is possible yet, with {points} and a window of {window}"
     return "no alarm"
