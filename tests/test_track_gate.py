@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from evalkit.comparison import Options as CompareOptions
+from evalkit.contrasts import compared
 from evalkit.errors import InputError
 from evalkit.gate import Policy, Rule, judge, read_result
 from evalkit.pairing import TieRule
@@ -181,7 +182,7 @@ def test_an_alarm_takes_no_share_of_the_error_and_says_where_it_is_raised():
 
 
 def test_a_comparison_has_no_alarms_so_that_it_cannot_pass_for_none():
-    saved = json.loads(document.to_json(run([0.5, 1.0])))
+    saved = json.loads(document.to_json(compared(run([0.5, 1.0]))))
     (only,) = judge(saved, Policy((ALARM,))).judged
     assert (only.state, only.value) == ("fail", None)
     assert "of no run" in only.reason
