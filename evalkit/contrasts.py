@@ -17,6 +17,7 @@ from scipy.special import stdtr
 
 from evalkit.comparison import Comparison, Units, units_of
 from evalkit.data import FloatArray
+from evalkit.gate import Verdict
 from evalkit.statistics.deciding import DecidedDifference, decided_difference
 from evalkit.statistics.intervals import Estimate, mean
 from evalkit.statistics.length_diagnostics import reward_length_correlation
@@ -64,6 +65,8 @@ class Contrast:
         detectable: Smallest difference that the band leaves 0 out for with a chance of 80 %; None
             without spread.
         prompts_for_two_points: Prompts on which that would be 0.02.
+        metrics: Subset ("" for all prompts) -> metric -> the difference, as `metric_differences`
+            has it.
     """
 
     checkpoint: str
@@ -78,6 +81,7 @@ class Contrast:
     mcnemar: McNemar
     detectable: float | None
     prompts_for_two_points: float | None
+    metrics: Mapping[str, Mapping[str, DecidedDifference]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,33 @@ class Macro:
     estimates: Mapping[str, Estimate]
     capped: float | None
     length: Estimate | None
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What a run of `compare` found.
+
+    Attributes:
+        comparisons: At least one.
+        contrasts: Every two checkpoints under one reference.
+        macros: Every checkpoint over all its references, where it has several.
+        verdict: What a gate says of all this; None where none was asked.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    contrasts: tuple[Contrast, ...]
+    macros: tuple[Macro, ...]
+    verdict: Verdict | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """The gate's; 0 where none was asked."""
+        return self.verdict.exit_code if self.verdict else 0
+
+
+def compared(comparisons: Sequence[Comparison]) -> Compared:
+    """Comparisons of one run, at least one, with what they say together."""
+    return Compared(tuple(comparisons), tuple(contrasts(comparisons)), tuple(macros(comparisons)))
 
 
 def contrasts(comparisons: Sequence[Comparison]) -> list[Contrast]:
@@ -239,6 +270,7 @@ def _contrast(
         )
         if powered
         else None,
+        metrics=metric_differences(later, early),
     )
 
 

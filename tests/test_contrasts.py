@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from evalkit.comparison import Options, comparison_of
-from evalkit.contrasts import contrasts, macros
+from evalkit.contrasts import compared, contrasts, macros
 from evalkit.data import CompletionSet, Message, Prompt, Rewards
 from evalkit.pairing import TieRule, pair
 from evalkit.report import comparisons as report
@@ -94,7 +94,7 @@ def test_a_third_checkpoint_does_not_move_the_difference_of_two():
     assert [k.prompts for k in among] == [80, 20, 20]
     assert among[0].difference == alone.difference
     assert among[0].band.high > alone.band.high  # the error is shared out
-    assert "on 20 prompts" in tables.to_text([*two, third])
+    assert "on 20 prompts" in tables.to_text(compared([*two, third]))
 
 
 @pytest.mark.parametrize("level", [0.2, 0.9999])
@@ -139,7 +139,7 @@ def test_a_difference_that_few_prompts_decide_comes_with_a_warning():
     ]
     (found,) = contrasts(comparisons)
     assert found.deciding == 4
-    assert "only 4 prompts decide" in tables.to_text(comparisons)
+    assert "only 4 prompts decide" in tables.to_text(compared(comparisons))
 
 
 def test_prompts_that_one_of_them_lacks_are_left_out_of_the_difference():
@@ -172,7 +172,7 @@ def test_standing_among_four_references_is_in_their_own_standard_deviations():
     assert found.estimates["percentile"].value == pytest.approx(percentile)
     assert found.estimates["percentile"].value == found.estimates["win_rate"].value
     assert found.estimates["standardised_reward"].value == pytest.approx(2, abs=0.3)
-    assert "standard deviations" in tables.to_text(comparisons)
+    assert "standard deviations" in tables.to_text(compared(comparisons))
     assert "standardised_reward" not in macros(comparisons[:3])[0].estimates
 
 
@@ -211,7 +211,7 @@ def test_a_mean_that_a_few_prompts_turn_round_is_said_with_their_names():
 def test_a_few_prompts_cannot_move_the_robust_location():
     found = comparison(side("ckpt", [1.0] * 19 + [1e6]), side("ref", [0.0] * 20))
     assert found.robust["margin"].median == found.robust["margin"].trimmed_mean == 1.0
-    document = json.loads(report.document.to_json([found]))["comparisons"][0]
+    document = json.loads(report.to_json(compared([found])))["comparisons"][0]
     assert document["robust"]["margin"] == {"median": 1.0, "trimmed_mean": 1.0, "n": 20}
 
 
@@ -243,7 +243,7 @@ def test_subsets_are_tested_together_and_small_ones_not_at_all():
     rates = [g.estimates["win_rate"].value for g in found.subsets.values()]
     assert found.breakdown.macro.value == pytest.approx(np.mean(rates))
     assert any("bad points to the other side" in notice for notice in found.notices)
-    document = json.loads(report.document.to_json([found]))["comparisons"][0]
+    document = json.loads(report.to_json(compared([found])))["comparisons"][0]
     assert document["subsets"]["small"]["p"] is None
     assert document["subsets"]["bad"]["p"] == p["bad"]
 
@@ -274,13 +274,13 @@ def test_detectable_differences_are_those_of_the_bands(three):
 
 
 def test_every_output_has_the_tests_of_the_differences(three, tmp_path):
-    rows = tables.contrast_table(three)
+    rows = tables.contrast_table(compared(three))
     assert len(rows) == 4
     assert rows[1][0] == "b − a (ref)"
-    assert "| p (McNemar) |" in tables.to_markdown(three).decode()
-    report.write(three, tmp_path / "r.html")
+    assert "| p (McNemar) |" in tables.to_markdown(compared(three)).decode()
+    report.write(compared(three), tmp_path / "r.html")
     assert "p (permutation)" in (tmp_path / "r.html").read_text("utf-8")
-    assert tables.contrast_table(three[:1]) == []
+    assert tables.contrast_table(compared(three[:1])) == []
 
 
 def test_reward_and_length_within_prompts_from_four_references_on():
@@ -292,20 +292,20 @@ def test_reward_and_length_within_prompts_from_four_references_on():
     (found,) = macros(every)
     expected = np.mean([stats.spearmanr(r, t)[0] for r, t in zip(rewards, tokens, strict=True)])
     assert found.length.value == pytest.approx(expected)
-    assert "reward and length correlate by" in tables.to_text(every)
+    assert "reward and length correlate by" in tables.to_text(compared(every))
     assert macros(every[:3])[0].length is None
 
 
 def test_every_output_says_so_and_is_the_same_again(three, tmp_path):
-    document = json.loads(report.document.to_json(three))
+    document = json.loads(report.to_json(compared(three)))
     assert [d["checkpoint"] for d in document["differences"]] == ["b", "c", "c"]
     assert document["differences"][0]["band"]["method"] == "max-t"
     assert set(document["differences"][0]["mcnemar"]) >= {"a_only", "b_only", "p"}
     assert document["over_references"] == []
-    assert report.document.to_json(three) == report.document.to_json(three)
-    text = tables.to_text(three)
+    assert report.to_json(compared(three)) == report.to_json(compared(three))
+    text = tables.to_text(compared(three))
     assert "difference: c − a against ref: +" in text
-    report.write(three, tmp_path / "r.html")
+    report.write(compared(three), tmp_path / "r.html")
     assert "Checkpoints against each other" in (tmp_path / "r.html").read_text("utf-8")
 
 
@@ -342,3 +342,12 @@ def test_lengths_that_hardly_overlap_are_no_headline():
     found = comparison(left, side("ref", rng.normal(size=100), np.arange(100) + 10))
     assert found.lengths.controlled.state == "extrapolated"
     assert "would be an extrapolation" in tables.length_line(found)
+
+
+def test_what_a_run_says_together_is_computed_once_for_all_outputs(three, tmp_path, monkeypatch):
+    found = compared(three)
+    for name in ("contrasts", "macros", "metric_differences"):
+        monkeypatch.delattr(f"evalkit.contrasts.{name}")
+    for suffix in report.WRITERS:
+        report.write(found, tmp_path / f"r{suffix}")
+    report.write_run(found, tmp_path)

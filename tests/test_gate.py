@@ -18,6 +18,7 @@ from scipy import stats
 from scipy.special import expit
 
 from evalkit.comparison import Options, comparison_of
+from evalkit.contrasts import compared as run_of
 from evalkit.data import CompletionSet, Message, Prompt, Rewards
 from evalkit.errors import InputError
 from evalkit.gate import Policy, Rule, Verdict, judge, read_policy, read_result
@@ -775,7 +776,7 @@ def saved_comparison(tmp_path, rewards):
         table = pair(left, reference, ties=TieRule(), missing="error")
         comparisons.append(comparison_of(left[0], reference[0], table, fake_spec(), Options()))
     path = tmp_path / "result.json"
-    path.write_bytes(document.to_json(comparisons))
+    path.write_bytes(document.to_json(run_of(comparisons)))
     return path
 
 

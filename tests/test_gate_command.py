@@ -53,16 +53,53 @@ def test_compare_judges_as_gate_does(workspace, rule, as_json):
         assert json.loads(done.stdout)["exit_code"] == CODES[rule]
 
 
-def test_every_json_of_a_comparison_says_the_exit_code(workspace):
-    command = ("--no-progress", "compare", "-m", "ckpt_1200", "-r", "gpt4_refs", "-o", "x.json")
+def test_every_output_of_a_comparison_holds_the_verdict(workspace):
+    outputs = [f"-ox{suffix}" for suffix in (".json", ".md", ".html")]
+    command = ("--no-progress", "compare", "-m", "ckpt_1200", "-r", "gpt4_refs", *outputs)
     for rule, code in CODES.items():
         written = []
         for _ in range(2):
-            assert evalkit(workspace, *command, *rule).returncode == code
+            done = evalkit(workspace, *command, *rule)
+            assert done.returncode == code
             (kept,) = (workspace / "reports").glob("*/results.json")
             written += [kept.read_bytes(), (workspace / "x.json").read_bytes()]
         assert len(set(written)) == 1
-        assert json.loads(written[0])["exit_code"] == code
+        saved = json.loads(written[0])
+        assert saved["exit_code"] == saved["verdict"]["exit_code"] == code
+        (judged,) = saved["verdict"]["judged"]
+        headline = next(line for line in done.stderr.splitlines() if line.startswith("gate "))
+        markdown = (workspace / "x.md").read_text("utf-8")
+        assert markdown.startswith(f"## {headline}\n")
+        assert f"| {judged['state'].upper()} | " in markdown
+        for page in (workspace / "x.html", kept.parent / "report.html"):
+            shown = page.read_text("utf-8")
+            assert f"<h2>{headline}</h2>" in shown
+            assert f"<td>{judged['state'].upper()}</td>" in shown
+        again = evalkit(workspace, "gate", "x.json", *rule, "--json")
+        assert json.loads(again.stdout) == saved["verdict"]
+
+
+def test_a_comparison_without_a_gate_says_nothing_of_one(workspace):
+    outputs = [f"-oy{suffix}" for suffix in (".json", ".md", ".html")]
+    done = evalkit(
+        workspace, "--no-progress", "compare", "-m", "ckpt_1200", "-r", "gpt4_refs",
+        "--no-report", *outputs,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert json.loads((workspace / "y.json").read_text("utf-8"))["verdict"] is None
+    for suffix in (".md", ".html"):
+        assert "gate " not in (workspace / f"y{suffix}").read_text("utf-8")
+
+
+def test_a_result_from_before_verdicts_were_kept_is_judged_all_the_same(workspace):
+    saved = json.loads((workspace / "r.json").read_text("utf-8"))
+    del saved["verdict"]
+    (workspace / "old.json").write_text(json.dumps(saved))
+    verdicts = [
+        evalkit(workspace, "gate", name, *FAILS, "--json") for name in ("old.json", "r.json")
+    ]
+    assert [done.returncode for done in verdicts] == [3, 3]
+    assert verdicts[0].stdout == verdicts[1].stdout
 
 
 AT = ("--fail-under", "win_rate=0.58")  # sure at 80 %, not at 95 %

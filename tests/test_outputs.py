@@ -9,6 +9,7 @@ import pytest
 
 from evalkit.compare import compare
 from evalkit.comparison import Options
+from evalkit.contrasts import compared
 from evalkit.data import Message, Pair, completion_set
 from evalkit.errors import InputError, MissingError
 from evalkit.pairing import TieRule
@@ -86,7 +87,7 @@ def test_the_output_rules_the_win_probability_and_the_caution(run, output, proba
     assert any(CAUTION in notice for notice in found.notices) is cautioned
     assert any("no win probability" in notice for notice in found.notices) is not probability
     assert all(e[name].value is not None for name in ("mean_reward", "win_rate", "margin"))
-    assert report.document.to_json([found])
+    assert report.to_json(compared([found]))
 
 
 @pytest.mark.parametrize("output", ["bradley-terry", "relative", "absolute"])
@@ -104,7 +105,7 @@ def test_a_stated_temperature_gives_a_win_probability(run, output):
     expected = np.mean([np.mean(values) for values in by_prompt.values()])
     assert found.overall.estimates["win_probability"].value == pytest.approx(expected, rel=1e-12)
     assert Signature.parse(str(found.signature)).temperature == "2.0"
-    page = html.render([found]).decode()
+    page = html.render(compared([found])).decode()
     assert "at the temperature that was given with --temperature" in page
     assert "It is not calibrated" not in page
     assert not any("no win probability" in notice for notice in found.notices)
@@ -151,7 +152,7 @@ def test_each_ordered_pair_is_computed_once_ever_and_no_order_stands_for_the_oth
     assert model.rows == 18
     again, unused = run("preference")
     assert (unused.loads, unused.rows) == (0, 0)
-    assert report.document.to_json([first]) == report.document.to_json([again])
+    assert report.to_json(compared([first])) == report.to_json(compared([again]))
     swapped, unused = run("preference", first.reference.source, first.checkpoint.source)
     assert (unused.loads, unused.rows) == (0, 0)
     assert swapped.table.probability + first.table.probability == pytest.approx(1)
@@ -188,7 +189,7 @@ def score_nothing():
 def test_every_report_is_written_without_what_is_undefined(run, tmp_path, output, suffix):
     found, _ = run(output)
     path = tmp_path / f"out{suffix}"
-    report.write([found], path)
+    report.write(compared([found]), path)
     assert b"nan" not in path.read_bytes().lower().replace(b"provenance", b"")
 
 

@@ -12,6 +12,7 @@ from statsmodels.stats.power import TTestPower
 
 from evalkit.compare import compare
 from evalkit.comparison import Options as CompareOptions
+from evalkit.contrasts import compared as run_of
 from evalkit.data import Message, Pair, item_key
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.gate import Policy, Rule, judge
@@ -509,7 +510,7 @@ def saved_of(world, *names, **options):
     found = compare(
         [world.path(n) for n in names], refs, SPEC, world.workspace, world.store, options=options
     )
-    return json.loads(document.to_json(found))
+    return json.loads(document.to_json(run_of(found)))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from evalkit.cli import run
 from evalkit.comparison import Options
+from evalkit.contrasts import compared
 from evalkit.errors import InputError, MalformedError, MissingError
 from evalkit.formats.preferences import coding_of, probabilities, read_verdicts
 from evalkit.preferences import compare_preferences, with_human_labels
@@ -105,7 +106,7 @@ def test_by_hand(tmp_path):
 
 def test_a_report_needs_no_texts(tmp_path):
     found = compare_preferences(write(tmp_path / "v.jsonl", ROWS))
-    report.write(found, tmp_path / "report.html")
+    report.write(compared(found), tmp_path / "report.html")
     assert "P − ½" in (tmp_path / "report.html").read_text("utf-8")
 
 
@@ -136,7 +137,7 @@ def test_annotations_name_both_sides_and_hold_their_texts(tmp_path):
     losses, wins = found.examples(5)
     assert [e.prompt.messages[0].content for e in losses] == ["How?"]
     assert {e.checkpoint for e in wins} == {("model's",)}
-    report.write([found], tmp_path / "report.html")
+    report.write(compared([found]), tmp_path / "report.html")
     assert b"model&#39;s" in (tmp_path / "report.html").read_bytes()
 
 
@@ -302,9 +303,11 @@ def test_human_labels_correct_a_biased_judge_and_help_more_than_they_would_alone
     assert corrected.low < truth.mean() < corrected.high
     assert corrected.high - corrected.low < alone.high - alone.low
     assert found.overall.estimates["win_probability"].low > truth.mean()  # the judge by itself
-    text = report.tables.to_text([found])
+    text = report.to_text(compared([found]))
     assert "win rate corrected by 50 human labels" in text
-    assert json.loads(report.document.to_json([found]))["comparisons"][0]["human"]["labelled"] == 50
+    assert (
+        json.loads(report.to_json(compared([found])))["comparisons"][0]["human"]["labelled"] == 50
+    )
 
 
 def test_labels_on_other_prompts_or_models_are_refused(tmp_path):
@@ -375,4 +378,4 @@ def test_labels_too_few_to_correct_by_stand_alone(tmp_path):
     _, comparisons = labelled(tmp_path, every=20)
     (found,) = with_human_labels(comparisons, str(tmp_path / "human.jsonl"))
     assert found.human.weight == 0
-    assert "by 10 human labels alone" in report.tables.to_text([found])
+    assert "by 10 human labels alone" in report.to_text(compared([found]))

@@ -10,6 +10,7 @@ from jinja2 import Environment
 
 from evalkit.compare import compare
 from evalkit.comparison import Options
+from evalkit.contrasts import compared as run_of
 from evalkit.data import Pair, item_key
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.report import document
@@ -269,7 +270,7 @@ def test_a_planted_position_bias_of_10_points_is_recovered_within_its_interval(t
     ours = (wins[:, 0] + 1 - wins[:, 1]) / 2
     assert found.overall.estimates["win_rate"].value == pytest.approx(ours.mean(), abs=1e-12)
     assert any(f"{share.value:.3f}" in n and "shown first" in n for n in found.notices)
-    whole = json.loads(document.to_json([found]))
+    whole = json.loads(document.to_json(run_of([found])))
     assert whole["comparisons"][0]["first_shown"]["value"] == share.value
 
 

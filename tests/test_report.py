@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from evalkit.comparison import Options, comparison_of
+from evalkit.contrasts import compared
 from evalkit.data import CompletionSet, Message, Prompt, Rewards
 from evalkit.pairing import TieRule, pair
 from evalkit.report import comparisons as report
@@ -81,7 +82,7 @@ class Page(HTMLParser):
 def page():
     from evalkit.report import html
 
-    return html.render([comparison()]).decode()
+    return html.render(compared([comparison()])).decode()
 
 
 def test_the_report_has_no_script_no_handler_and_no_request(page):
@@ -153,12 +154,13 @@ def test_the_numbers_in_the_report_are_those_of_the_comparison(page):
 @pytest.mark.parametrize("suffix", report.WRITERS)
 def test_every_format_gives_the_same_bytes_again(tmp_path, suffix):
     for name in ("a", "b"):
-        report.write([comparison(), comparison("other", seed=1)], tmp_path / f"{name}{suffix}")
+        found = compared([comparison(), comparison("other", seed=1)])
+        report.write(found, tmp_path / f"{name}{suffix}")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
 def test_the_same_run_lands_in_the_same_folder_whatever_its_names(tmp_path):
-    hostile = [comparison("../../etc/passwd\n" + "x" * 300)]
+    hostile = compared([comparison("../../etc/passwd\n" + "x" * 300)])
     first, second = report.write_run(hostile, tmp_path), report.write_run(hostile, tmp_path)
     assert first == second
     assert first.parent.parent == tmp_path
@@ -167,14 +169,14 @@ def test_the_same_run_lands_in_the_same_folder_whatever_its_names(tmp_path):
 
 def test_csv_text_cannot_act_as_a_formula_and_numbers_are_untouched():
     found = comparison("=cmd()")
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv([found]).decode())))
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(compared([found])).decode())))
     assert {row["checkpoint"] for row in rows} == {"'=cmd()"}
     (margin,) = [r for r in rows if r["metric"] == "margin" and r["subset"] == ""]
     assert float(margin["value"]) == found.overall.estimates["margin"].value
 
 
 def test_markdown_text_cannot_make_markup():
-    text = tables.to_markdown([comparison("a|b [x](y) <b> `c`\n# head")]).decode()
+    text = tables.to_markdown(compared([comparison("a|b [x](y) <b> `c`\n# head")])).decode()
     row = next(line for line in text.splitlines() if line.startswith("| a"))
     assert "\\|" in row
     assert "\\[x\\]" in row
@@ -183,7 +185,7 @@ def test_markdown_text_cannot_make_markup():
 
 
 def test_nothing_of_a_name_acts_on_a_terminal():
-    text = tables.to_text([comparison("\x1b]0;pwned\x07\x9b31m\u202e")])
+    text = tables.to_text(compared([comparison("\x1b]0;pwned\x07\x9b31m\u202e")]))
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
 
 
@@ -202,21 +204,21 @@ def test_no_name_is_a_command_of_a_ci_log(name):
     # a runner skips blanks before `::`, and finds `##[` anywhere in a line
     commands = re.compile(r"^\s*::|##(vso)?\[", re.MULTILINE)
     assert commands.search(name)
-    text = tables.to_text([comparison(name)])
+    text = tables.to_text(compared([comparison(name)]))
     assert not commands.search(text)
     assert re.sub(r"^\W*", "", name) in re.sub(r"\\u00..", lambda m: chr(int(m[0][2:], 16)), text)
 
 
 def test_undefined_is_null_in_json_and_named_in_tables():
     found = comparison(texts=["one prompt"])
-    margin = json.loads(report.document.to_json([found]))["comparisons"][0]["estimates"]["margin"]
+    margin = json.loads(report.to_json(compared([found])))["comparisons"][0]["estimates"]["margin"]
     assert margin["stderr"] is margin["low"] is margin["high"] is None
-    assert "[undefined]" in tables.to_text([found])
+    assert "[undefined]" in tables.to_text(compared([found]))
 
 
 def test_the_prompt_lines_hold_the_paired_table():
     found = comparison()
-    lines = [json.loads(x) for x in report.document.to_prompt_lines([found]).decode().splitlines()]
+    lines = [json.loads(x) for x in report.to_prompt_lines(compared([found])).decode().splitlines()]
     assert [line["margin"] for line in lines] == found.table.margin.tolist()
     assert [line["prompt_id"] for line in lines] == found.table.prompt_id.tolist()
 
@@ -258,15 +260,16 @@ def test_shares_of_160_prompts_are_rounded_as_the_exact_fractions_are(places):
 def test_a_difference_is_one_number_in_every_table():
     # 102 of 160 more wins are 63.75 points; 100 * (102 / 160) is the double just below
     against = side("ref", np.zeros(160))
-    found = []
+    comparisons = []
     for step, wins in enumerate((0, 102)):
         rewards = np.where(np.arange(160) < wins, 1.0, -1.0)
-        found.append(held(at(side("ab"[step], rewards), step), against))
-    assert found[1].overall.estimates["win_rate"].value == 0.6375
-    ((_, compared, *_),) = tables.contrast_table(found)[1:]
+        comparisons.append(held(at(side("ab"[step], rewards), step), against))
+    assert comparisons[1].overall.estimates["win_rate"].value == 0.6375
+    found = compared(comparisons)
+    ((_, cell, *_),) = tables.contrast_table(found)[1:]
     (said,) = tables.contrast_lines(found)
-    (block,) = track_tables.blocks(track([found], options=TrackOptions(window=1)))
-    assert compared == "+63.8"
+    (block,) = track_tables.blocks(track([comparisons], options=TrackOptions(window=1)))
+    assert cell == "+63.8"
     assert ": +63.8 points on 160 prompts" in said
     assert block.table[-1][4] == "+63.8 (up to a)"
 

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from evalkit.comparison import Options as CompareOptions
+from evalkit.contrasts import compared
 from evalkit.errors import InputError
 from evalkit.gate import Policy, Rule, judge, read_result
 from evalkit.pairing import TieRule
@@ -135,7 +136,7 @@ def test_a_rule_may_be_of_one_reward_model():
     assert judged(both, HALF, held_out).verdict.number_of("fail") == 1
     (lost,) = judged(both, replace(HALF, reward_model="theirs")).verdict.judged
     assert (lost.state, lost.reason) == ("fail", "the result has nothing under theirs")
-    saved = json.loads(document.to_json(run([0.5, 1.0])))  # a comparison has one
+    saved = json.loads(document.to_json(compared(run([0.5, 1.0]))))  # a comparison has one
     for name, state in (("ours", "pass"), ("theirs", "fail")):
         assert judge(saved, Policy((replace(HALF, reward_model=name),))).state == state
 
@@ -237,7 +238,7 @@ def test_an_alarm_takes_no_share_of_the_error_and_says_where_it_is_raised():
 
 
 def test_a_comparison_has_no_alarms_so_that_it_cannot_pass_for_none():
-    saved = json.loads(document.to_json(run([0.5, 1.0])))
+    saved = json.loads(document.to_json(compared(run([0.5, 1.0]))))
     with pytest.raises(InputError, match="a comparison has no alarms"):
         judge(saved, Policy((ALARM,)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from evalkit.cli.shared import (
     Session,
     check_outputs,
     default_reference,
+    present,
     refuse_reward_options,
     refuse_verdict_options,
     tell_store,
@@ -80,9 +81,9 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> in
     evalkit compare --preferences annotations.json
     """
     from evalkit.comparison import Options
+    from evalkit.contrasts import compared
     from evalkit.gate import judge
     from evalkit.report import comparisons as report
-    from evalkit.report import document, tables
     from evalkit.report.gate import to_text
 
     verdicts = (chosen["preferences"], chosen["human"])
@@ -106,33 +107,17 @@ def compare(context: Context, /, outputs: tuple[Path, ...], **chosen: Any) -> in
         comparisons = _of_rewards(session, chosen, options)
     if chosen["human"]:
         comparisons = _corrected(chosen, comparisons)
-    found = document.document(comparisons)
-    verdict = judge(found, demanded) if demanded else None
-    code = verdict.exit_code if verdict else 0
-    results = document.encoded({**found, "exit_code": code})
-    text = results.decode() if chosen["as_json"] else tables.to_text(comparisons)
-    click.echo(text, nl=False)
-    _write(outputs, comparisons, results)
+    found = compared(comparisons)
+    if demanded:
+        found = replace(found, verdict=judge(report.document(found), demanded))
+    present(report, found, outputs, as_json=chosen["as_json"])
     if chosen["report"]:
-        page = report.write_run(comparisons, session.workspace.reports, results)
+        page = report.write_run(found, session.workspace.reports)
         click.echo(f"report: {page}", err=True)
-    if verdict:
-        click.echo(to_text(verdict), nl=False, err=True)
-        tell_github(verdict, asked=chosen["github"])
-    return code
-
-
-def _write(outputs: Sequence[Path], comparisons: Sequence[Comparison], results: bytes) -> None:
-    """Every output; the JSON is there already."""
-    from evalkit.report import comparisons as report
-    from evalkit.workspace import write_atomic
-
-    for path in outputs:
-        if path.suffix == ".json":
-            write_atomic(path, results)
-        else:
-            report.write(comparisons, path)
-        click.echo(f"wrote {path}", err=True)
+    if found.verdict:
+        click.echo(to_text(found.verdict), nl=False, err=True)
+        tell_github(found.verdict, asked=chosen["github"])
+    return found.exit_code
 
 
 def _of_rewards(session: Session, chosen: dict[str, Any], options: Options) -> list[Comparison]:

@@ -2,68 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from evalkit.comparison import Comparison
+from evalkit.contrasts import Compared
 from evalkit.data import digest
 from evalkit.errors import InputError
-from evalkit.report import document, tables
+from evalkit.report.document import document, to_json, to_prompt_lines
 from evalkit.report.layout import Writers
-from evalkit.workspace import slug, write_atomic
+from evalkit.report.tables import to_csv, to_markdown, to_text
+from evalkit.workspace import slug
+
+__all__ = [
+    "check_output",
+    "document",
+    "to_csv",
+    "to_html",
+    "to_json",
+    "to_markdown",
+    "to_prompt_lines",
+    "to_text",
+    "write",
+    "write_run",
+]
 
 
-def _svg(comparisons: Sequence[Comparison]) -> bytes:
-    from evalkit.report import plots
-
-    return plots.render(plots.comparison_figure(comparisons), "svg")
-
-
-def _png(comparisons: Sequence[Comparison]) -> bytes:
-    from evalkit.report import plots
-
-    return plots.render(plots.comparison_figure(comparisons), "png")
-
-
-def _html(comparisons: Sequence[Comparison]) -> bytes:
+def to_html(found: Compared) -> bytes:
+    """One self-contained page."""
     from evalkit.report import html
 
-    return html.render(comparisons)
+    return html.render(found)
 
 
-WRITERS = Writers[Sequence[Comparison]](
+def _drawn(found: Compared, kind: Literal["svg", "png"]) -> bytes:
+    from evalkit.report import plots
+
+    return plots.render(plots.comparison_figure(found.comparisons), kind)
+
+
+WRITERS = Writers[Compared](
     {
-        ".json": document.to_json,
-        ".jsonl": document.to_prompt_lines,
-        ".csv": tables.to_csv,
-        ".md": tables.to_markdown,
-        ".svg": _svg,
-        ".png": _png,
-        ".html": _html,
+        ".json": to_json,
+        ".jsonl": to_prompt_lines,
+        ".csv": to_csv,
+        ".md": to_markdown,
+        ".svg": lambda found: _drawn(found, "svg"),
+        ".png": lambda found: _drawn(found, "png"),
+        ".html": to_html,
     }
 )
 check_output, write = WRITERS.check, WRITERS.write
 RUN_FILES = ("results.json", "prompts.jsonl", "comparison.svg", "comparison.png", "report.html")
 
 
-def write_run(
-    comparisons: Sequence[Comparison], reports: Path, results: bytes | None = None
-) -> Path:
+def write_run(found: Compared, reports: Path) -> Path:
     """Write the folder of a run: the report, its figures and its numbers.
 
     The folder's name follows from the comparisons, so that a rerun writes the same bytes in place.
 
     Args:
-        comparisons: At least one.
+        found: What is written.
         reports: The folder of all runs.
-        results: The JSON of the comparisons where it has an exit code to tell.
 
     Returns:
         The path of `report.html`.
     """
-    first = comparisons[0]
+    first = found.comparisons[0]
     title = slug(f"{first.checkpoint.name}-vs-{first.reference.name}")
-    identity = digest("run", [str(c.signature) for c in comparisons])[:12]
+    identity = digest("run", [str(c.signature) for c in found.comparisons])[:12]
     folder = reports / f"{title}-{identity}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,8 +78,5 @@ def write_run(
             f"cannot write {folder}: {error.strerror}", fix="make it writable, or use --no-report"
         ) from None
     for name in RUN_FILES:
-        if name == "results.json" and results is not None:
-            write_atomic(folder / name, results)
-        else:
-            write(comparisons, folder / name)
+        write(found, folder / name)
     return folder / "report.html"

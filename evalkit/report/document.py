@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
 
 from evalkit.comparison import Comparison, Group
-from evalkit.contrasts import contrasts, macros, metric_differences
+from evalkit.contrasts import Compared, Contrast
+from evalkit.report import gate
 
 SCHEMA_VERSION = 1
 
 
-def document(comparisons: Sequence[Comparison], exit_code: int = 0) -> dict[str, object]:
+def document(found: Compared) -> dict[str, object]:
     """Everything a program needs; rates are fractions, undefined values null."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "comparisons": [_comparison(c) for c in comparisons],
-        "differences": _differences(comparisons),
-        "over_references": [asdict(m) for m in macros(comparisons)],
-        "exit_code": exit_code,
+        "comparisons": [_comparison(c) for c in found.comparisons],
+        "differences": [_difference(c) for c in found.contrasts],
+        "over_references": [asdict(m) for m in found.macros],
+        "verdict": gate.document(found.verdict) if found.verdict else None,
+        "exit_code": found.exit_code,
     }
 
 
-def to_json(comparisons: Sequence[Comparison], exit_code: int = 0) -> bytes:
+def to_json(found: Compared) -> bytes:
     """The document as indented JSON, the same bytes on every run."""
-    return encoded(document(comparisons, exit_code))
+    return encoded(document(found))
 
 
 def encoded(found: Mapping[str, object]) -> bytes:
@@ -35,10 +37,10 @@ def encoded(found: Mapping[str, object]) -> bytes:
     return f"{json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
 
 
-def to_prompt_lines(comparisons: Sequence[Comparison]) -> bytes:
+def to_prompt_lines(found: Compared) -> bytes:
     """One JSON line per prompt and comparison, with the columns of the paired table."""
     lines = []
-    for c in comparisons:
+    for c in found.comparisons:
         columns = c.table.columns()
         names = {"checkpoint": c.checkpoint.name, "reference": c.reference.name}
         for values in zip(*(column.tolist() for column in columns.values()), strict=True):
@@ -83,22 +85,9 @@ def _comparison(c: Comparison) -> dict[str, object]:
     }
 
 
-def _differences(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
-    """Every two checkpoints under one reference: win rates in full, then the other metrics."""
-    held = {(c.checkpoint.name, c.reference.name): c for c in comparisons}
-    return [
-        {
-            **asdict(c),
-            "mcnemar": c.mcnemar._asdict(),
-            "metrics": {
-                subset: {name: asdict(found) for name, found in metrics.items()}
-                for subset, metrics in metric_differences(
-                    held[c.checkpoint, c.reference], held[c.against, c.reference]
-                ).items()
-            },
-        }
-        for c in contrasts(comparisons)
-    ]
+def _difference(c: Contrast) -> dict[str, object]:
+    """Two checkpoints under one reference: win rates in full, then the other metrics."""
+    return {**asdict(c), "mcnemar": c.mcnemar._asdict()}
 
 
 def _counts(group: Group) -> dict[str, int]:

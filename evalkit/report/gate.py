@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from evalkit.gate import SEVERITY, Judged, Verdict
-from evalkit.report.layout import Writers, aligned, escape
+from evalkit.report.layout import Block, Writers, aligned, escape
 from evalkit.statistics.gates import State
 from evalkit.text import count, printable
 
@@ -45,6 +45,13 @@ def to_text(verdict: Verdict) -> str:
 def rows(verdict: Verdict) -> list[list[str]]:
     """State, rule and reason of each rule, for a table."""
     return [[_word(j), printable(j.name), printable(j.reason)] for j in verdict.judged]
+
+
+def gated(verdict: Verdict | None) -> list[Block]:
+    """The verdict as a topic of a result that was judged; nothing where no gate was asked."""
+    if verdict is None:
+        return []
+    return [Block(headline(verdict), [["state", "rule", "reason"], *rows(verdict)], [])]
 
 
 def to_json(verdict: Verdict) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
 from importlib.resources import files
 from itertools import groupby
 
@@ -17,8 +16,9 @@ import jinja2
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from evalkit.comparison import Comparison
+from evalkit.contrasts import Compared
 from evalkit.report import plots, tables
+from evalkit.report.gate import gated
 from evalkit.text import printable
 from evalkit.version import __version__
 
@@ -26,18 +26,20 @@ EXAMPLES = 10
 SUMMARY = 100  # characters of a prompt shown while it is folded
 
 
-def render(comparisons: Sequence[Comparison]) -> bytes:
+def render(found: Compared) -> bytes:
     """The report as UTF-8 bytes, the same on every run."""
+    comparisons = found.comparisons
     return page(
         "report.html.jinja",
         comparisons=comparisons,
+        gated=gated(found.verdict),
         cells=tables.cells,
         head=tables.HEAD,
         sentence=tables.sentence,
         left_out=tables.left_out,
-        contrast_lines=tables.contrast_lines(comparisons),
+        contrast_lines=tables.contrast_lines(found),
         said=groupby(tables.said_of_each(comparisons), key=lambda pair: pair[0]),
-        contrast_table=tables.contrast_table(comparisons),
+        contrast_table=tables.contrast_table(found),
         examples=[c.examples(EXAMPLES) for c in comparisons],
         notices=list(dict.fromkeys(n for c in comparisons for n in c.notices)),
         figures=[

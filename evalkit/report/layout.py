@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from evalkit.errors import InputError
 from evalkit.text import did_you_mean, listing, printable
@@ -16,6 +16,14 @@ from evalkit.workspace import write_atomic
 Result = TypeVar("Result")
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Block(NamedTuple):
+    """One topic: a table, the first row its head, and what is to be said below it."""
+
+    title: str
+    table: list[list[str]]
+    lines: list[str]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -32,6 +40,18 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
     lines = ["| " + " | ".join(escape(cell.strip()) for cell in row) + " |" for row in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
     return lines
+
+
+def markdown_block(block: Block) -> list[str]:
+    """A topic under a heading, as lines of Markdown; text is escaped."""
+    rows = [[printable(cell) for cell in row] for row in block.table]
+    return [
+        f"## {escape(printable(block.title))}",
+        "",
+        *([*markdown_table(rows), ""] if rows else []),
+        *(f"- {escape(printable(line))}" for line in block.lines),
+        "",
+    ]
 
 
 def markdown_signature(signature: object) -> str:

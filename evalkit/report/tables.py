@@ -7,8 +7,16 @@ from collections.abc import Callable, Sequence
 
 from evalkit.breakdown import FEWEST
 from evalkit.comparison import Comparison, Group
-from evalkit.contrasts import Contrast, Macro, contrasts, macros
-from evalkit.report.layout import aligned, csv_lines, escape, markdown_signature, markdown_table
+from evalkit.contrasts import Compared, Contrast, Macro
+from evalkit.report.gate import gated
+from evalkit.report.layout import (
+    aligned,
+    csv_lines,
+    escape,
+    markdown_block,
+    markdown_signature,
+    markdown_table,
+)
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.statistics.gates import FEW_DECIDING
 from evalkit.statistics.intervals import Estimate
@@ -179,10 +187,10 @@ def said_of_each(comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
     return [(kind, line) for kind, of in kinds for c in comparisons if (line := of(c))]
 
 
-def contrast_lines(comparisons: Sequence[Comparison]) -> list[str]:
+def contrast_lines(found: Compared) -> list[str]:
     """Checkpoints against each other, and over several references, in words."""
-    found = []
-    for k in contrasts(comparisons):
+    lines = []
+    for k in found.contrasts:
         e = k.difference.estimate
         if e.value is None:
             continue
@@ -191,21 +199,21 @@ def contrast_lines(comparisons: Sequence[Comparison]) -> list[str]:
             band = f"[{points(k.band.low)}, {points(k.band.high)}]"
         p = "" if k.band.p is None else f", p = {k.band.p:.2g}"
         least = "" if k.detectable is None else f"; {percent(k.detectable)} points were detectable"
-        found.append(
+        lines.append(
             f"{k.checkpoint} − {k.against} against {k.reference}: {points(e.value)} points on "
             f"{k.prompts} prompts {band}{p}{least}{_warned(k)}"
         )
-    found += [
+    lines += [
         f"{m.checkpoint} over {len(m.references)} references: win rate "
         f"{rate(m.estimates['win_rate'])}{_standing(m)}{_of_length(m)}"
-        for m in macros(comparisons)
+        for m in found.macros
     ]
-    return found
+    return lines
 
 
-def contrast_table(comparisons: Sequence[Comparison]) -> list[list[str]]:
+def contrast_table(found: Compared) -> list[list[str]]:
     """The tests of every difference, under a head; empty without two checkpoints."""
-    found = [
+    rows = [
         [
             printable(f"{k.checkpoint} − {k.against} ({k.reference})"),
             points(k.difference.estimate.value),
@@ -223,9 +231,9 @@ def contrast_table(comparisons: Sequence[Comparison]) -> list[list[str]]:
             UNDEFINED if k.detectable is None else percent(k.detectable),
             UNDEFINED if k.prompts_for_two_points is None else f"{k.prompts_for_two_points}",
         ]
-        for k in contrasts(comparisons)
+        for k in found.contrasts
     ]
-    return [list(TESTS), *found] if found else []
+    return [list(TESTS), *rows] if rows else []
 
 
 def _warned(k: Contrast) -> str:
@@ -271,8 +279,9 @@ def left_out(c: Comparison) -> list[str]:
     return lines
 
 
-def to_text(comparisons: Sequence[Comparison]) -> str:
+def to_text(found: Compared) -> str:
     """The table for a terminal, with notices and signatures below."""
+    comparisons = found.comparisons
     first = comparisons[0]
     model = first.reward_model
     level = first.overall.estimates["win_rate"].level
@@ -282,20 +291,21 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
     notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
     lines += [f"note: {printable(notice)}" for notice in notices]
     lines += [f"note: {printable(line)}" for c in comparisons for line in left_out(c)[-1:]]
-    lines += [f"difference: {printable(line)}" for line in contrast_lines(comparisons)]
+    lines += [f"difference: {printable(line)}" for line in contrast_lines(found)]
     lines += [f"{kind}: {printable(x)}" for kind, x in said_of_each(comparisons)]
     lines += [f"signature: {printable(str(c.signature))}" for c in comparisons]
     return "\n".join(lines) + "\n"
 
 
-def to_markdown(comparisons: Sequence[Comparison]) -> bytes:
-    """The same table as Markdown; text is escaped."""
-    table = [list(HEAD), *rows(comparisons, subsets=True)]
-    lines = markdown_table(table)
+def to_markdown(found: Compared) -> bytes:
+    """What a gate says, then the same table as Markdown; text is escaped."""
+    comparisons = found.comparisons
+    lines = [line for block in gated(found.verdict) for line in markdown_block(block)]
+    lines += markdown_table([list(HEAD), *rows(comparisons, subsets=True)])
     notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
     lines += ["", *(f"- note: {escape(printable(notice))}" for notice in notices)]
-    lines += [f"- difference: {escape(printable(x))}" for x in contrast_lines(comparisons)]
-    if tests := contrast_table(comparisons):
+    lines += [f"- difference: {escape(printable(x))}" for x in contrast_lines(found)]
+    if tests := contrast_table(found):
         lines += ["", *markdown_table(tests), ""]
     lines += [f"- {kind}: {escape(printable(x))}" for kind, x in said_of_each(comparisons)]
     lines += [f"- left out: {escape(printable(x))}" for c in comparisons for x in left_out(c)]
@@ -303,6 +313,6 @@ def to_markdown(comparisons: Sequence[Comparison]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def to_csv(comparisons: Sequence[Comparison]) -> bytes:
+def to_csv(found: Compared) -> bytes:
     """Every estimate on a line, numbers in full; text cells cannot act as formulas."""
-    return csv_lines([record for c in comparisons for record in c.records()])
+    return csv_lines([record for c in found.comparisons for record in c.records()])

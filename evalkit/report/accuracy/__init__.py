@@ -9,7 +9,6 @@ from evalkit.accuracy.result import Accuracies
 from evalkit.report.accuracy import ranking
 from evalkit.report.accuracy.document import to_csv, to_json
 from evalkit.report.accuracy.tables import (
-    Block,
     legend,
     named,
     notices,
@@ -17,7 +16,14 @@ from evalkit.report.accuracy.tables import (
     title,
     verdicts,
 )
-from evalkit.report.layout import Writers, aligned, escape, markdown_signature, markdown_table
+from evalkit.report.layout import (
+    Block,
+    Writers,
+    aligned,
+    escape,
+    markdown_signature,
+    markdown_table,
+)
 from evalkit.text import printable
 
 LATEX: Mapping[str, str] = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from evalkit.accuracy.result import Accuracies
 from evalkit.report.accuracy import plots, tables
-from evalkit.report.accuracy.tables import Block
 from evalkit.report.html import inline_svg, page
+from evalkit.report.layout import Block
 from evalkit.statistics.intervals import Method
 
 METHODS: Mapping[Method, str] = {

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from evalkit.accuracy.result import Ranking
-from evalkit.report.accuracy.tables import Block
-from evalkit.report.layout import group_lines
+from evalkit.report.layout import Block, group_lines
 from evalkit.report.tables import UNDEFINED, difference, percent, rate
 from evalkit.statistics.model_ranking import SubsetTest
 from evalkit.text import count, listing, printable

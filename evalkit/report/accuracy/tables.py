@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from evalkit.accuracy.result import Accuracies, AccuracyTable, Margins, Part
+from evalkit.report.layout import Block
 from evalkit.report.tables import UNDEFINED, amount, difference, rate, share
 from evalkit.suites.definition import Credit
 from evalkit.text import count, listing, printable
@@ -38,14 +39,6 @@ class Place(NamedTuple):
 
 
 OVERALL = Place("overall", "overall")
-
-
-class Block(NamedTuple):
-    """One topic: a table, the first row its head, and what is to be said below it."""
-
-    title: str
-    table: list[list[str]]
-    lines: list[str]
 
 
 def places(run: Accuracies) -> list[Place]:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from evalkit.report.layout import (
-    Writers,
-    aligned,
-    escape,
-    markdown_signature,
-    markdown_table,
-)
+from evalkit.report.gate import gated
+from evalkit.report.layout import Writers, aligned, escape, markdown_block, markdown_signature
 from evalkit.report.track.document import document, to_csv, to_json
-from evalkit.report.track.tables import blocks, gated, notices, title, verdicts
+from evalkit.report.track.tables import blocks, notices, title, verdicts
 from evalkit.text import printable
 from evalkit.track import Track
 
@@ -42,11 +37,8 @@ def to_text(track: Track) -> str:
 def to_markdown(track: Track) -> bytes:
     """The same as Markdown; text is escaped."""
     lines = [f"{escape(printable(line))}\n" for line in [*verdicts(track), title(track)]]
-    for block in [*gated(track), *blocks(track)]:
-        rows = [[printable(cell) for cell in row] for row in block.table]
-        lines += [f"## {escape(printable(block.title))}", ""]
-        lines += [*markdown_table(rows), ""] if rows else []
-        lines += [*(f"- {escape(printable(line))}" for line in block.lines), ""]
+    for block in [*gated(track.verdict), *blocks(track)]:
+        lines += markdown_block(block)
     lines += [f"- note: {escape(printable(notice))}" for notice in notices(track)]
     return ("\n".join([*lines, markdown_signature(track.signature)]) + "\n").encode()
 
@@ -61,7 +53,7 @@ def to_html(track: Track) -> bytes:
         track=track,
         title=title(track),
         verdicts=verdicts(track),
-        blocks=[*gated(track), *blocks(track)],
+        blocks=[*gated(track.verdict), *blocks(track)],
         notices=notices(track),
         level=f"{100 * track.options.level:g}",
         error=f"{100 * (1 - track.options.level):g}",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
-from evalkit.report import gate
+from evalkit.report.layout import Block
 from evalkit.report.tables import UNDEFINED, percent, points, rate, share
 from evalkit.statistics.agreement import Agreement
 from evalkit.statistics.intervals import Estimate
@@ -17,14 +16,6 @@ from evalkit.track.result import Consensus
 
 METRICS = {"win_rate": "win rate", "win_probability": "win probability"}
 NONE = "–"
-
-
-class Block(NamedTuple):
-    """One topic: a table, the first row its head, and what is to be said below it."""
-
-    title: str
-    table: list[list[str]]
-    lines: list[str]
 
 
 def title(track: Track) -> str:
@@ -63,19 +54,6 @@ def blocks(track: Track) -> list[Block]:
     if track.consensus is not None:
         found.append(_consensus(track.consensus, track))
     return found + [_monitor(monitor, track) for monitor in track.monitors]
-
-
-def gated(track: Track) -> list[Block]:
-    """What a gate says of the newest checkpoint; nothing where none was asked."""
-    if track.verdict is None:
-        return []
-    return [
-        Block(
-            gate.headline(track.verdict),
-            [["state", "rule", "reason"], *gate.rows(track.verdict)],
-            [],
-        )
-    ]
 
 
 def at(point: Point) -> str:
