@@ -36,6 +36,11 @@ class Message(NamedTuple):
 Messages = tuple[Message, ...]
 
 
+def conversation(prompt: Messages, answer: str) -> Messages:
+    """A prompt with an answer to it."""
+    return (*prompt, Message("assistant", answer))
+
+
 class Pair(NamedTuple):
     """Two answers to one prompt, in the order a pair-preference model reads them."""
 
@@ -45,8 +50,7 @@ class Pair(NamedTuple):
 
     def conversations(self) -> tuple[Messages, Messages]:
         """The prompt with either answer."""
-        first, second = (Message("assistant", text) for text in (self.first, self.second))
-        return (*self.prompt, first), (*self.prompt, second)
+        return conversation(self.prompt, self.first), conversation(self.prompt, self.second)
 
 
 # What a reward model scores: a conversation, or for a pair-preference model an ordered pair.
@@ -134,25 +138,31 @@ class CompletionSet:
     source: str = ""
     notice: str = ""
 
+    def by_prompt(self) -> Iterator[tuple[Prompt, tuple[str, ...]]]:
+        """Every prompt with its completions, in order."""
+        return zip(self.prompts, self.completions, strict=True)
+
     def answers(self) -> Iterator[tuple[Prompt, str]]:
         """Every prompt with each of its completions, in order: N = ΣK_p pairs."""
-        for prompt, completions in zip(self.prompts, self.completions, strict=True):
+        for prompt, completions in self.by_prompt():
             for completion in completions:
                 yield prompt, completion
 
     def conversations(self) -> Iterator[Messages]:
         """The same as whole conversations."""
         for prompt, completion in self.answers():
-            yield (*prompt.messages, Message("assistant", completion))
+            yield conversation(prompt.messages, completion)
 
     @cached_property
     def digest(self) -> str:
         """Identity of the prompts and completions, whatever their order in the file."""
-        rows = sorted(
-            (p.prompt_id, p.messages, p.subset, c)
-            for p, c in zip(self.prompts, self.completions, strict=True)
-        )
+        rows = sorted((p.prompt_id, p.messages, p.subset, c) for p, c in self.by_prompt())
         return digest("completions", rows)
+
+    @property
+    def label(self) -> str:
+        """Name and the first 12 digits of the digest, joined by `#`: as signatures say it."""
+        return f"{self.name}#{self.digest[:12]}"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 
-from evalkit.card import Options, measure
+from evalkit.card import Options, Signature, measure
 from evalkit.cli import run
 from evalkit.data import Message
 from evalkit.errors import InputError, MissingError
@@ -255,7 +255,9 @@ def test_known_rewards_are_not_computed_again(card):
 def test_neither_the_order_of_rows_nor_of_files_moves_a_figure(card):
     one, other = dict(list(ANSWERS.items())[:7]), dict(list(ANSWERS.items())[7:])
     turned = {q: texts[::-1] for q, texts in reversed(other.items())}
-    left = card_document(card([one, other], name="l"))
+    found = card([one, other], name="l")
+    assert Signature.parse(str(found.signature)) == found.signature
+    left = card_document(found)
     right = card_document(card([turned, one], name="r"))
     for document in (left, right):
         for key in ("data", "signature"):

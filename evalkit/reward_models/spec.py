@@ -16,12 +16,7 @@ from evalkit.data import digest
 from evalkit.errors import InputError, RefusedModelError
 from evalkit.reward_models.checkpoint import Checkpoint, FileDigest, behaviour
 from evalkit.reward_models.detection import detect, refusal
-from evalkit.reward_models.families import (
-    OUTPUTS,
-    Family,
-    family,
-    published,
-)
+from evalkit.reward_models.families import OUTPUTS, Family, family, published
 from evalkit.text import did_you_mean
 from evalkit.workspace import check_types, read_toml
 
@@ -141,6 +136,11 @@ class RewardModelSpec:
     def fingerprint(self) -> str:
         """SHA-256 over the manifest, 64 hex digits."""
         return digest("reward-model", self.manifest)
+
+    @property
+    def label(self) -> str:
+        """Name and the first 16 digits of the fingerprint, joined by `#`: as signatures say it."""
+        return f"{self.name}#{self.fingerprint[:16]}"
 
     @property
     def objectives(self) -> int:

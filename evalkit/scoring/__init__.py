@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -21,7 +21,6 @@ from evalkit.data import (
     Item,
     Pair,
     Preferences,
-    Prompt,
     Rewards,
     conversation_key,
     item_key,
@@ -165,7 +164,7 @@ def rewards_of(completions: CompletionSet, scored: Scored) -> Rewards:
     """The rewards of a set, one row per completion, NaN and a reason where there is none."""
     ids = [
         (prompt.prompt_id, index)
-        for prompt, answers in zip(completions.prompts, completions.completions, strict=True)
+        for prompt, answers in completions.by_prompt()
         for index in range(len(answers))
     ]
     keys = [conversation_key(messages) for messages in completions.conversations()]
@@ -185,10 +184,10 @@ def ordered_pairs(checkpoint: CompletionSet, reference: CompletionSet) -> list[t
 
     Prompt by prompt as the checkpoint has them; the checkpoint's completion first, then second.
     """
-    other = {p.prompt_id: answers for p, answers in _by_prompt(reference)}
+    other = {p.prompt_id: answers for p, answers in reference.by_prompt()}
     return [
         (Pair(prompt.messages, ours, theirs), Pair(prompt.messages, theirs, ours))
-        for prompt, answers in _by_prompt(checkpoint)
+        for prompt, answers in checkpoint.by_prompt()
         for ours in answers
         for theirs in other.get(prompt.prompt_id, ())
     ]
@@ -198,10 +197,10 @@ def preferences_of(
     checkpoint: CompletionSet, reference: CompletionSet, scored: Scored
 ) -> Preferences:
     """What the scored pairs say of a checkpoint against a reference."""
-    other = {p.prompt_id: len(answers) for p, answers in _by_prompt(reference)}
+    other = {p.prompt_id: len(answers) for p, answers in reference.by_prompt()}
     ids = [
         prompt.prompt_id
-        for prompt, answers in _by_prompt(checkpoint)
+        for prompt, answers in checkpoint.by_prompt()
         for _ in range(len(answers) * other.get(prompt.prompt_id, 0))
     ]
     keys = [(item_key(a), item_key(b)) for a, b in ordered_pairs(checkpoint, reference)]
@@ -220,10 +219,6 @@ def preferences_of(
             if None in row
         },
     )
-
-
-def _by_prompt(completions: CompletionSet) -> Iterator[tuple[Prompt, tuple[str, ...]]]:
-    return zip(completions.prompts, completions.completions, strict=True)
 
 
 def _check_sentinels(
