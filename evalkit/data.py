@@ -22,8 +22,12 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 TextArray = npt.NDArray[np.object_]  # numpy's own text arrays drop trailing NULs
 Scalar = str | int | float | bool | None
-# How the reason begins of a row that a judge answered without saying which answer is better.
-UNREADABLE = "unreadable verdict"
+
+
+class Unreadable(str):
+    """Why a row has no reward: a judge answered, and did not say which answer is better."""
+
+    __slots__ = ()
 
 
 class Message(NamedTuple):
@@ -171,7 +175,6 @@ class Rewards:
 
     Attributes:
         prompt_id: (N,) as in the set, rows of one prompt together.
-        index: (N,) which completion of its prompt.
         reward: (N,) in reward-model units; NaN where there is none.
         tokens: (N,) tokens of the whole conversation, template included; 0 where unknown.
         cut: (N,) tokens lost to truncation.
@@ -179,14 +182,13 @@ class Rewards:
     """
 
     prompt_id: TextArray
-    index: IntArray
     reward: FloatArray
     tokens: IntArray
     cut: IntArray
     failures: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for column in (self.prompt_id, self.index, self.reward, self.tokens, self.cut):
+        for column in (self.prompt_id, self.reward, self.tokens, self.cut):
             column.setflags(write=False)
 
 

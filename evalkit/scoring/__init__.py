@@ -16,12 +16,12 @@ import numpy as np
 
 from evalkit import reward_models
 from evalkit.data import (
-    UNREADABLE,
     CompletionSet,
     Item,
     Pair,
     Preferences,
     Rewards,
+    Unreadable,
     conversation_key,
     item_key,
 )
@@ -162,16 +162,11 @@ def _check_attributes(spec: RewardModelSpec, rows: Iterable[StoredReward]) -> No
 
 def rewards_of(completions: CompletionSet, scored: Scored) -> Rewards:
     """The rewards of a set, one row per completion, NaN and a reason where there is none."""
-    ids = [
-        (prompt.prompt_id, index)
-        for prompt, answers in completions.by_prompt()
-        for index in range(len(answers))
-    ]
+    ids = [prompt.prompt_id for prompt, _ in completions.answers()]
     keys = [conversation_key(messages) for messages in completions.conversations()]
     rows = [scored.rewards.get(key) for key in keys]
     return Rewards(
-        prompt_id=np.array([prompt_id for prompt_id, _ in ids], dtype=object),
-        index=np.array([index for _, index in ids], dtype=np.int64),
+        prompt_id=np.array(ids, dtype=object),
         reward=np.array([np.nan if row is None else row.reward for row in rows], dtype=np.float64),
         tokens=np.array([0 if row is None else row.tokens for row in rows], dtype=np.int64),
         cut=np.array([0 if row is None else row.cut for row in rows], dtype=np.int64),
@@ -264,7 +259,7 @@ def _check_sentinels(
 
 def _check_answered(spec: RewardModelSpec, failed: Mapping[str, str]) -> None:
     """A server that fails says nothing about what it serves."""
-    reasons = [why for why in failed.values() if not why.startswith(UNREADABLE)]
+    reasons = [why for why in failed.values() if not isinstance(why, Unreadable)]
     if spec.endpoint is not None and reasons:
         raise MissingError(
             f"the server of reward model {spec.name!r} fails on what it has scored before: "

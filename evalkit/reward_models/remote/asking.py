@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from evalkit.data import FloatArray, Item
+from evalkit.data import FloatArray, Item, Unreadable
 from evalkit.errors import MissingError
 from evalkit.reward_models import PartialBatchError, Rendered
 from evalkit.reward_models.remote.client import Client, ReplyError
@@ -90,7 +90,9 @@ class RemoteRewardModel(ABC):
                 raise outcome
             else:
                 unread = isinstance(outcome, UnreadableError)
-                reasons[rows[0]] = str(outcome) if unread else f"the server failed: {outcome}"
+                reasons[rows[0]] = (
+                    Unreadable(outcome) if unread else f"the server failed: {outcome}"
+                )
         if reasons:
             raise PartialBatchError(found, reasons)
         return found
