@@ -20,6 +20,26 @@ DRAWS = 4_999
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """All rows of a table, or those of one subset: prompts of a comparison, or labelled pairs.
+
+    Attributes:
+        n: Rows.
+        wins: Rows that went well: a mean outcome above one half, or the chosen answer's reward the
+            higher one.
+        ties: Rows that went neither way.
+        losses: Rows that went the other way.
+        estimates: By name. An estimate that does not exist has the value None.
+    """
+
+    n: int
+    wins: int
+    ties: int
+    losses: int
+    estimates: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
 class Breakdown:
     """What the subsets say together.
 

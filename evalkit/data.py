@@ -22,8 +22,12 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 TextArray = npt.NDArray[np.object_]  # numpy's own text arrays drop trailing NULs
 Scalar = str | int | float | bool | None
-# How the reason begins of a row that a judge answered without saying which answer is better.
-UNREADABLE = "unreadable verdict"
+
+
+class Unreadable(str):
+    """Why a row has no reward: a judge answered, and did not say which answer is better."""
+
+    __slots__ = ()
 
 
 class Message(NamedTuple):
@@ -36,6 +40,11 @@ class Message(NamedTuple):
 Messages = tuple[Message, ...]
 
 
+def conversation(prompt: Messages, answer: str) -> Messages:
+    """A prompt with an answer to it."""
+    return (*prompt, Message("assistant", answer))
+
+
 class Pair(NamedTuple):
     """Two answers to one prompt, in the order a pair-preference model reads them."""
 
@@ -45,8 +54,7 @@ class Pair(NamedTuple):
 
     def conversations(self) -> tuple[Messages, Messages]:
         """The prompt with either answer."""
-        first, second = (Message("assistant", text) for text in (self.first, self.second))
-        return (*self.prompt, first), (*self.prompt, second)
+        return conversation(self.prompt, self.first), conversation(self.prompt, self.second)
 
 
 # What a reward model scores: a conversation, or for a pair-preference model an ordered pair.
@@ -134,25 +142,31 @@ class CompletionSet:
     source: str = ""
     notice: str = ""
 
+    def by_prompt(self) -> Iterator[tuple[Prompt, tuple[str, ...]]]:
+        """Every prompt with its completions, in order."""
+        return zip(self.prompts, self.completions, strict=True)
+
     def answers(self) -> Iterator[tuple[Prompt, str]]:
         """Every prompt with each of its completions, in order: N = ΣK_p pairs."""
-        for prompt, completions in zip(self.prompts, self.completions, strict=True):
+        for prompt, completions in self.by_prompt():
             for completion in completions:
                 yield prompt, completion
 
     def conversations(self) -> Iterator[Messages]:
         """The same as whole conversations."""
         for prompt, completion in self.answers():
-            yield (*prompt.messages, Message("assistant", completion))
+            yield conversation(prompt.messages, completion)
 
     @cached_property
     def digest(self) -> str:
         """Identity of the prompts and completions, whatever their order in the file."""
-        rows = sorted(
-            (p.prompt_id, p.messages, p.subset, c)
-            for p, c in zip(self.prompts, self.completions, strict=True)
-        )
+        rows = sorted((p.prompt_id, p.messages, p.subset, c) for p, c in self.by_prompt())
         return digest("completions", rows)
+
+    @property
+    def label(self) -> str:
+        """Name and the first 12 digits of the digest, joined by `#`: as signatures say it."""
+        return f"{self.name}#{self.digest[:12]}"
 
 
 @dataclass(frozen=True)
@@ -161,7 +175,6 @@ class Rewards:
 
     Attributes:
         prompt_id: (N,) as in the set, rows of one prompt together.
-        index: (N,) which completion of its prompt.
         reward: (N,) in reward-model units; NaN where there is none.
         tokens: (N,) tokens of the whole conversation, template included; 0 where unknown.
         cut: (N,) tokens lost to truncation.
@@ -169,14 +182,13 @@ class Rewards:
     """
 
     prompt_id: TextArray
-    index: IntArray
     reward: FloatArray
     tokens: IntArray
     cut: IntArray
     failures: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for column in (self.prompt_id, self.index, self.reward, self.tokens, self.cut):
+        for column in (self.prompt_id, self.reward, self.tokens, self.cut):
             column.setflags(write=False)
 
 

@@ -96,7 +96,7 @@ def sizes_of(
 def _characters(found: CompletionSet, prompt_ids: TextArray) -> FloatArray:
     mean = {
         prompt.prompt_id: sum(map(len, answers)) / len(answers)
-        for prompt, answers in zip(found.prompts, found.completions, strict=True)
+        for prompt, answers in found.by_prompt()
         if answers
     }
     return np.array([mean.get(i, np.nan) for i in prompt_ids.tolist()], dtype=np.float64)

@@ -193,7 +193,7 @@ def _folder(name: str, workspace: Workspace) -> Path:
 
 def _lines(completions: CompletionSet, prompts: dict[str, Prompt]) -> bytes:
     lines = []
-    for prompt, answers in zip(completions.prompts, completions.completions, strict=True):
+    for prompt, answers in completions.by_prompt():
         known = prompt.prompt_id in prompts
         for index, answer in enumerate(answers):
             row: dict[str, object] = {"prompt_id": prompt.prompt_id}

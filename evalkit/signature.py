@@ -1,10 +1,12 @@
-"""The signature: every choice that can move a number, on one line that parses back."""
+"""The signature: every choice that can move a number, on one line that parses back.
+
+Each command has a `Line` of its own; that of `compare` is `Signature` here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 from urllib.parse import quote, unquote
 
 from evalkit.errors import InputError
@@ -13,13 +15,17 @@ SAFE = "#,;=+@/~()[]"
 
 
 class Line:
-    """What a dataclass of text, whole numbers and lists of text prints as, and parses back from."""
+    """What a dataclass of text, counts and lists of text prints as, and parses back from.
+
+    Fields are `str`, `int` (≥ 0), `int | None` (None prints as nothing) or `tuple[str, ...]`.
+    """
 
     __slots__ = ()
     KIND: ClassVar[str]
 
     def __str__(self) -> str:
-        return signature_line(self.KIND, {f.name: getattr(self, f.name) for f in fields(self)})  # type: ignore[arg-type]
+        said = (f"{f.name}:{_said(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
+        return "|".join([self.KIND, *said])
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -32,7 +38,11 @@ class Line:
         found = dict(pair.partition(":")[::2] for pair in pairs)
         kinds = {f.name: str(f.type) for f in fields(cls)}  # type: ignore[arg-type]
         complete = found.keys() == kinds.keys() and len(found) == len(pairs)
-        numbers = [found.get(name, "") for name, of in kinds.items() if of == "int"]
+        numbers = [
+            found.get(name, "")
+            for name, of in kinds.items()
+            if of == "int" or (of == "int | None" and found.get(name))
+        ]
         if kind != cls.KIND or not complete or not all(n.isdecimal() for n in numbers):
             raise InputError(
                 f"not a signature of `evalkit {cls.KIND}`", where=text[:200], fix="paste it whole"
@@ -40,15 +50,10 @@ class Line:
         return cls(**{name: _parsed(value, kinds[name]) for name, value in found.items()})
 
 
-def signature_line(kind: str, choices: Mapping[str, Any]) -> str:
-    """`kind|key:value|…` in the order given, on one line whatever the values hold."""
-    return "|".join([kind, *(f"{key}:{_said(value)}" for key, value in choices.items())])
-
-
 def _said(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(_quoted(str(part), SAFE.replace(",", "")) for part in value)
-    return _quoted(str(value), SAFE)
+    return "" if value is None else _quoted(str(value), SAFE)
 
 
 def _quoted(text: str, safe: str) -> str:
@@ -59,7 +64,9 @@ def _parsed(text: str, of: str) -> object:
     if of.startswith("tuple"):
         parts = text.split(",") if text else []
         return tuple(unquote(part, errors="surrogateescape") for part in parts)
-    return int(text) if of == "int" else unquote(text, errors="surrogateescape")
+    if of.startswith("int"):
+        return int(text) if text else None
+    return unquote(text, errors="surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)

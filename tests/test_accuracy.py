@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evalkit.accuracy import Options, accuracy
+from evalkit.accuracy import Options, Signature, accuracy
 from evalkit.data import Message
 from evalkit.errors import InputError, MissingError
 from evalkit.scoring import RunSettings
@@ -101,6 +101,7 @@ def test_pairs_are_scored_once_ever(bench):
     again = bench.run(suite, data)
     assert (bench.model.loads, bench.model.rows) == (1, 12)
     assert again.tables[0].signature == table.signature
+    assert Signature.parse(str(table.signature)) == table.signature
     assert again.tables[0].rows == table.rows
     assert again.prompts["a", "0"] == "Question 0?"
 
@@ -282,7 +283,7 @@ def test_a_row_that_cannot_be_rendered_is_an_error_and_nothing_stands_in_for_it(
     assert table.rows[1].problem == "no ids"
     assert all(math.isnan(x) for x in table.rows[1].rewards)
     assert any("1 row of 6 without a verdict: no ids" in notice for notice in table.notices)
-    assert "|n:5|errors:1|" in table.signature
+    assert (table.signature.n, table.signature.errors) == (5, 1)
 
 
 def test_a_subset_without_a_verdict_is_left_out_of_the_overall_and_named(bench):
@@ -313,7 +314,7 @@ def test_a_row_that_loses_tokens_is_counted(bench, monkeypatch):
         assert [p.score.truncated for p in (*table.subsets.values(), table.overall)] == [1, 0, 1]
         assert (table.overall.score.n, table.rows[2].truncated) == (6, True)
         assert "1 row with tokens cut off" in table.notices
-        assert "|truncated:1|" in table.signature
+        assert table.signature.truncated == 1
 
 
 def test_not_one_reward_is_an_error_that_says_why(bench):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalkit.accuracy import Options, accuracy
+from evalkit.accuracy import Options, Signature, accuracy
 from evalkit.accuracy.comparing import ranking_of
 from evalkit.accuracy.rows import numbered
 from evalkit.accuracy.table import Rated, table_of
@@ -436,3 +436,4 @@ def test_the_order_of_rows_is_not_in_the_signature(suite, tmp_path):
         for x in (rows, rows[::-1])
     )
     assert first == second
+    assert (Signature.parse(str(first)), first.max_length) == (first, None)

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from evalkit.calibrate import Options, calibrate, calibrate_rewards
+from evalkit.calibrate import Options, Signature, calibrate, calibrate_rewards
 from evalkit.cli import run
 from evalkit.data import Message
 from evalkit.errors import InputError, MalformedError, MissingError
@@ -138,7 +138,7 @@ def test_neither_the_order_of_the_file_nor_its_container_moves_anything(tmp_path
         other = calibrate_rewards(str(tmp_path / name))
         assert other.temperature == first.temperature
         assert (other.overall, other.subsets) == (first.overall, first.subsets)
-        assert other.signature.split("|")[1][-12:] == first.signature.split("|")[1][-12:]
+        assert other.signature.pairs[-12:] == first.signature.pairs[-12:]
 
 
 def test_every_choice_is_in_the_signature(tmp_path):
@@ -147,7 +147,10 @@ def test_every_choice_is_in_the_signature(tmp_path):
                {"missing": "drop"}]  # fmt: skip
     found = [calibrate_rewards(path, options=Options(**choice)).signature for choice in choices]
     assert len(set(found)) == len(choices)
-    assert all(s.startswith("calibrate|pairs:r.jsonl#") and "\n" not in s for s in found)
+    for signature in found:
+        assert str(signature).startswith("calibrate|pairs:r.jsonl#")
+        assert "|max_length:|" in str(signature)  # of rewards that were there already
+        assert Signature.parse(str(signature)) == signature
 
 
 # The command
@@ -231,7 +234,7 @@ def test_a_pair_without_a_reward_is_refused_or_counted_and_named(tmp_path, rewar
     assert len(found.unscored) == 1
     assert "1 of 120 pairs left out" in found.notices[0]
     assert "p7: reward_rejected is" in report.to_text(found)
-    assert "|left_out:1|" in found.signature
+    assert found.signature.left_out == 1
 
 
 @pytest.mark.parametrize(

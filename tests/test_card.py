@@ -12,7 +12,7 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 
-from evalkit.card import Options, measure
+from evalkit.card import Options, Signature, measure
 from evalkit.cli import run
 from evalkit.data import Message
 from evalkit.errors import InputError, MissingError
@@ -266,7 +266,9 @@ def test_the_model_is_loaded_once_for_it_may_fill_its_device(card):
 def test_neither_the_order_of_rows_nor_of_files_moves_a_figure(card):
     one, other = dict(list(ANSWERS.items())[:7]), dict(list(ANSWERS.items())[7:])
     turned = {q: texts[::-1] for q, texts in reversed(other.items())}
-    left = card_document(card([one, other], name="l"))
+    found = card([one, other], name="l")
+    assert Signature.parse(str(found.signature)) == found.signature
+    left = card_document(found)
     right = card_document(card([turned, one], name="r"))
     for document in (left, right):
         for key in ("data", "signature"):

@@ -23,7 +23,7 @@ def side(name, rewards, tokens=None):
     n = len(known)
     lengths = [9] * len(rewards) if tokens is None else tokens
     return CompletionSet(name, prompts, tuple(("x",) for _ in known)), Rewards(
-        np.array([p.prompt_id for p in prompts], dtype=object), np.zeros(n, np.int64),
+        np.array([p.prompt_id for p in prompts], dtype=object),
         np.array([rewards[i] for i in known], dtype=np.float64),
         np.array([lengths[i] for i in known]), np.zeros(n, np.int64),
     )  # fmt: skip

@@ -763,7 +763,7 @@ def side(name, rewards):
     )
     n = len(prompts)
     return CompletionSet(name, prompts, tuple(("x",) for _ in prompts)), Rewards(
-        np.array([p.prompt_id for p in prompts], dtype=object), np.zeros(n, np.int64),
+        np.array([p.prompt_id for p in prompts], dtype=object),
         np.asarray(rewards, dtype=np.float64), np.full(n, 9), np.zeros(n, np.int64),
     )  # fmt: skip
 

@@ -13,7 +13,6 @@ from evalkit.statistics.intervals import mean
 from evalkit.statistics.length import (
     WEAK_PRIOR,
     LengthPrior,
-    at_equal_lengths,
     difficulty_from_pool,
     length_controlled,
     prior_from_pool,
@@ -89,7 +88,7 @@ def test_fit_without_a_prior_is_the_binomial_glm(seed, with_difficulty):
     if with_difficulty:
         assert found.psi == pytest.approx(fit.params[2] / 1e3, rel=1e-9)
         assert found.theta == pytest.approx(fit.params[1] - 10 * fit.params[2], rel=1e-9)
-        fitted = at_equal_lengths(found.theta, found.psi, covariate)
+        fitted = special.expit(found.psi * covariate + found.theta)
         assert fitted.mean() == pytest.approx(found.estimate.value, rel=1e-12)
 
 
@@ -863,7 +862,7 @@ def test_published_win_rates_follow_from_the_published_coefficients():
     difficulty = pd.read_csv(ALPACA / "lc_difficulty_quantiles_derived.csv").difficulty.to_numpy()
     rows = published()
     fitted = [
-        at_equal_lengths(row.intercept, row.difficulty, difficulty) for row in rows.itertuples()
+        special.expit(row.difficulty * difficulty + row.intercept) for row in rows.itertuples()
     ]
     off = (rows.length_controlled_winrate - [100 * x.mean() for x in fitted]).abs()
     assert len(off) == 192  # and the baseline, 50 by construction

@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.data import Message, Prompt, Rewards, Row, completion_set
+from evalkit.data import (
+    Message,
+    Preferences,
+    Prompt,
+    Rewards,
+    Row,
+    Unreadable,
+    completion_set,
+)
 from evalkit.errors import InputError, IntegrityError, MissingError
-from evalkit.pairing import TieRule, bootstrap_keys, pair
+from evalkit.pairing import TieRule, bootstrap_keys, pair, pair_preferences
 
 fast = settings(max_examples=40, deadline=None)
 HALF = TieRule()
@@ -32,7 +40,6 @@ def side(name, rewards, *, prompts=(), order=None):
     flat = [(p.prompt_id, k, r) for p in found.prompts for k, r in enumerate(rewards[p.prompt_id])]
     return found, Rewards(
         prompt_id=np.array([i for i, _, _ in flat], dtype=object),
-        index=np.array([k for _, k, _ in flat]),
         reward=np.array([np.nan if r is None else r for _, _, r in flat], dtype=np.float64),
         tokens=np.array([0 if r is None else 10 + k for _, k, r in flat]),
         cut=np.zeros(len(flat), dtype=np.int64),
@@ -285,3 +292,24 @@ def test_frame_has_one_row_per_prompt_and_every_column():
     assert frame["prompt_id"].tolist() == ["a", "b"]
     for name, column in table.columns().items():
         assert frame[name].tolist() == column.tolist(), name
+
+
+def test_a_prompt_with_an_unreadable_verdict_is_counted_whatever_else_failed():
+    left = side("ckpt", {"a": [0.0, 0.0], "b": [0.0], "c": [0.0]})[0]
+    right = side("refs", {"a": [0.0], "b": [0.0], "c": [0.0]})[0]
+    said = Preferences(
+        prompt_id=np.array(["a", "a", "b", "c"], dtype=object),
+        probability=np.array([np.nan, np.nan, np.nan, 0.7]),
+        order_gap=np.zeros(4),
+        cut=np.zeros(4, dtype=np.int64),
+        failures={
+            0: "the server failed: HTTP 500",
+            1: Unreadable("unreadable verdict: the judge's last line is 'Hm.'"),
+            2: "the server failed: unreadable verdict",  # what a server says is not what it is
+        },
+    )
+    unmatched = pair_preferences(left, right, said, ties=HALF, missing="drop").unmatched
+    assert (len(unmatched), unmatched.unreadable) == (2, 1)
+    assert unmatched.unscored["a"].startswith("the server failed: HTTP 500; unreadable verdict")
+    with pytest.raises(MissingError, match=r"2 prompts .* 1 for want of a readable verdict"):
+        pair_preferences(left, right, said, ties=HALF)

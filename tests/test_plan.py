@@ -17,7 +17,7 @@ from evalkit.data import Message, Pair, item_key
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.gate import Policy, Rule, judge
 from evalkit.pairing import TieRule
-from evalkit.plan import Options, Signature, plan, settle
+from evalkit.plan import AfterSignature, Options, Signature, plan, settle
 from evalkit.plan.pilot import Pilot
 from evalkit.report import document
 from evalkit.report import plan as report
@@ -495,7 +495,8 @@ def test_every_output_of_a_settlement_says_the_same(settled):
         for n in needed:
             assert f"about {n:,} prompts would decide" in text
     assert "new|*" not in report_after.to_markdown(found).decode().replace("new\\|\\*", "")
-    assert read["signature"] == found.signature
+    assert read["signature"] == str(found.signature)
+    assert AfterSignature.parse(read["signature"]) == found.signature
     assert settled(saved, *rules, level=0.9).signature != found.signature
 
 

@@ -54,7 +54,7 @@ def comparison(name="ckpt<1>", texts=HOSTILE, seed=0):
         completions = CompletionSet(label, prompts, tuple((text,) for text in texts))
         n = len(texts)
         rewards = Rewards(
-            np.array([p.prompt_id for p in prompts], dtype=object), np.zeros(n, np.int64),
+            np.array([p.prompt_id for p in prompts], dtype=object),
             rng.normal(size=n), np.full(n, 9), np.zeros(n, np.int64),
         )  # fmt: skip
         sides.append((completions, rewards))

@@ -1,12 +1,20 @@
 import string
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from evalkit.accuracy import Signature as OfAccuracy
+from evalkit.best_of_n import Signature as OfBestOfN
+from evalkit.calibrate import Signature as OfCalibration
+from evalkit.card import Signature as OfCard
 from evalkit.errors import InputError
-from evalkit.signature import Signature
+from evalkit.leaderboard import Signature as OfLeaderboard
+from evalkit.plan import AfterSignature
+from evalkit.plan import Signature as OfPlan
+from evalkit.signature import Line, Signature
+from evalkit.track import Signature as OfTrack
 
 PLAIN = Signature(
     checkpoint="ckpt_1200#0123456789ab",
@@ -35,40 +43,51 @@ HOSTILE = st.text(max_size=12) | st.text(alphabet="|:%\n\r\t #=;é雪\x00\u2028"
 COUNT = st.integers(0, 2**70)
 
 
-@given(
-    st.builds(
-        Signature,
-        checkpoint=HOSTILE,
-        reference=HOSTILE,
-        rm=HOSTILE,
-        dtype=HOSTILE,
-        max_length=COUNT,
-        overlong=HOSTILE,
-        benchmark=HOSTILE,
-        n=COUNT,
-        left_out=COUNT,
-        truncated=COUNT,
-        missing=HOSTILE,
-        ties=HOSTILE,
-        clusters=HOSTILE,
-        output=HOSTILE,
-        human=HOSTILE,
-        length_pool=st.lists(HOSTILE.filter(bool), max_size=3).map(tuple),
-        temperature=HOSTILE,
-        ci=HOSTILE,
-        resamples=COUNT,
-        seed=COUNT,
-        version=HOSTILE,
-    )
-)
+BY_TYPE = {
+    "str": HOSTILE,
+    "int": COUNT,
+    "int | None": st.none() | COUNT,
+    "tuple[str, ...]": st.lists(HOSTILE.filter(bool), max_size=3).map(tuple),
+}
+EVERY = {
+    "accuracy": OfAccuracy,
+    "best-of-n": OfBestOfN,
+    "calibrate": OfCalibration,
+    "card": OfCard,
+    "compare": Signature,
+    "leaderboard": OfLeaderboard,
+    "plan": OfPlan,
+    "settle": AfterSignature,
+    "track": OfTrack,
+}
+
+
+def signatures(of):
+    return st.builds(of, **{field.name: BY_TYPE[field.type] for field in fields(of)})
+
+
+def test_every_kind_of_signature_is_known_by_its_name():
+    assert {of.KIND: of for of in Line.__subclasses__()} == EVERY
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_every_kind_is_one_line_that_parses_back(kind, data):
+    signature = data.draw(signatures(EVERY[kind]))
+    line = str(signature)
+    assert len(line.splitlines()) == 1
+    assert line.startswith(f"{kind}|")
+    assert EVERY[kind].parse(line) == signature
+
+
+@given(signatures(Signature))
 @example(replace(PLAIN, checkpoint="a|n:7|b:%7C\n#%"))
 @example(replace(PLAIN, version="1.0 "))
 @example(replace(PLAIN, length_pool=("a,b", "c")))
 @settings(max_examples=150, deadline=None)
-def test_signature_is_one_line_that_parses_back(signature):
-    line = str(signature)
-    assert len(line.splitlines()) == 1
-    assert Signature.parse(line) == signature
+def test_what_needs_quoting_parses_back(signature):
+    assert Signature.parse(str(signature)) == signature
 
 
 def test_signature_names_every_choice_in_its_fixed_order():

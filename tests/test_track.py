@@ -22,7 +22,7 @@ from evalkit.errors import InputError, MalformedError
 from evalkit.pairing import TieRule, pair
 from evalkit.report import track as report
 from evalkit.report.track.tables import notices, notices_of_figure
-from evalkit.track import Options, matching, track
+from evalkit.track import Options, Signature, matching, track
 from evalkit.track.history import RunPlan, entry_of, read_history, write_history
 from evalkit.workspace import Workspace, write_atomic
 from tests.fake_reward_model import fake_spec
@@ -280,6 +280,7 @@ def test_neither_the_order_of_checkpoints_nor_of_reward_models_moves_a_byte():
     turned = track([other[::-1], one[::-1]], options=options)
     for form in report.WRITERS.values():
         assert form(plain) == form(turned)
+    assert Signature.parse(str(plain.signature)) == plain.signature == turned.signature
 
 
 # The history

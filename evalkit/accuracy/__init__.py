@@ -16,6 +16,7 @@ from evalkit.accuracy.result import (
     Part,
     Ranking,
     Score,
+    Signature,
 )
 from evalkit.accuracy.rows import (
     in_subsets,
@@ -33,7 +34,6 @@ from evalkit.formats.rewarded_rows import RewardedRow, file_name, read_rewarded
 from evalkit.formats.scores import holds_scores, read_scores
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, score
-from evalkit.signature import signature_line
 from evalkit.store import Store
 from evalkit.suites import Suite, SuiteData, check_numbers, read_suite
 from evalkit.text import count
@@ -41,7 +41,7 @@ from evalkit.version import __version__
 
 __all__ = [
     "Accuracies", "AccuracyTable", "LengthBaseline", "Margins", "Options", "Part", "Ranking",
-    "Score", "accuracy",
+    "Score", "Signature", "accuracy",
 ]  # fmt: skip
 
 
@@ -192,22 +192,21 @@ def _signature(
     rewards: str,
     rows: Sequence[RewardedRow],
     options: Options,
-) -> str:
-    choices = {
-        "suite": f"{suite.name}#{data[:12]}" if data else suite.name,
-        "rm": "" if spec is None else f"{spec.name}#{spec.fingerprint[:16]}",
-        "rewards": rewards[:12],
-        "dtype": "" if spec is None else spec.dtype,
-        "max_length": "" if spec is None else spec.max_length,
-        "overlong": "" if spec is None else spec.overlong,
-        "output": "" if spec is None else spec.family.output,
-        "n": sum(not row.problem for row in rows),
-        "errors": sum(bool(row.problem) for row in rows),
-        "truncated": sum(row.truncated for row in rows),
-        "credit": suite.credit,
-        "tie": repr(options.tie),
-        "ci": f"wilson,cumulants;{options.level!r}",
-        "seed": options.seed,
-        "version": __version__,
-    }
-    return signature_line("accuracy", choices)
+) -> Signature:
+    return Signature(
+        suite=f"{suite.name}#{data[:12]}" if data else suite.name,
+        rm="" if spec is None else spec.label,
+        rewards=rewards[:12],
+        dtype="" if spec is None else spec.dtype,
+        max_length=None if spec is None else spec.max_length,
+        overlong="" if spec is None else spec.overlong,
+        output="" if spec is None else spec.family.output,
+        n=sum(not row.problem for row in rows),
+        errors=sum(bool(row.problem) for row in rows),
+        truncated=sum(row.truncated for row in rows),
+        credit=suite.credit,
+        tie=repr(options.tie),
+        ci=f"wilson,cumulants;{options.level!r}",
+        seed=options.seed,
+        version=__version__,
+    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from evalkit.errors import InputError
 from evalkit.formats.rewarded_layouts import RewardedRow
 from evalkit.reward_models.spec import RewardModelSpec
+from evalkit.signature import Line
 from evalkit.statistics.agreement import Agreement
 from evalkit.statistics.calibration import Floor
 from evalkit.statistics.intervals import Estimate
@@ -39,6 +41,46 @@ class Options:
                 f"level {self.level}, tie {self.tie}, seed {self.seed}",
                 fix="the level lies between 0 and 1, tie and seed are at least 0",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Signature(Line):
+    """What was tried on what, and how; printed as `accuracy|key:value|…` in a fixed order.
+
+    Attributes:
+        suite: Its name and the first 12 digits of its data's digest, joined by `#`; the name alone
+            where rewards came without it.
+        rm: Name and the first 16 digits of the fingerprint, joined by `#`; empty for rewards that
+            were there already.
+        rewards: The first 12 digits of the digest of those; empty for a reward model.
+        dtype, max_length, overlong, output: Of the reward model; empty or None without one.
+        n: Rows with a verdict.
+        errors: Rows without one.
+        truncated: Rows of which an answer lost tokens.
+        credit: What a tie counts.
+        tie: Rewards no further apart tie.
+        ci: The interval's methods and level.
+        seed: Of the floor under the calibration error.
+        version: Of evalkit.
+    """
+
+    KIND: ClassVar[str] = "accuracy"
+
+    suite: str
+    rm: str
+    rewards: str
+    dtype: str
+    max_length: int | None
+    overlong: str
+    output: str
+    n: int
+    errors: int
+    truncated: int
+    credit: str
+    tie: str
+    ci: str
+    seed: int
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +203,7 @@ class AccuracyTable:
     margins: Margins | None
     rows: tuple[RewardedRow, ...]
     notices: tuple[str, ...]
-    signature: str
+    signature: Signature
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from itertools import permutations
 
 import numpy as np
 
-from evalkit.data import FloatArray, Item, Message, Pair, digest, item_key
+from evalkit.data import FloatArray, Item, Pair, conversation, digest, item_key
 from evalkit.errors import InputError
 from evalkit.formats.rewarded_rows import RewardedFile, RewardedRow
 from evalkit.formats.scores import Score, answer_ids
@@ -27,7 +27,7 @@ def items_of(row: SuiteRow, spec: RewardModelSpec) -> list[Item]:
     """What must be scored for a row: each answer, or every two in both orders."""
     if spec.is_pairwise:
         return [Pair(row.messages, a, b) for a, b in permutations(row.answers, 2)]
-    return [(*row.messages, Message("assistant", answer)) for answer in row.answers]
+    return [conversation(row.messages, answer) for answer in row.answers]
 
 
 def unrewarded(row: SuiteRow) -> RewardedRow:

@@ -24,6 +24,7 @@ from evalkit.accuracy.result import (
     Options,
     Part,
     Score,
+    Signature,
 )
 from evalkit.data import FloatArray, IntArray
 from evalkit.formats.rewarded_rows import RewardedRow
@@ -47,7 +48,7 @@ class Rated(NamedTuple):
     spec: RewardModelSpec | None
     rows: Sequence[RewardedRow]
     notices: Sequence[str]
-    signature: str
+    signature: Signature
 
 
 def table_of(rated: Rated, suite: Suite, options: Options) -> AccuracyTable:

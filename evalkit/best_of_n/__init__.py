@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from evalkit.best_of_n.result import METRICS, BestOfN, Models, Options, Point, Signature
-from evalkit.data import CompletionSet, FloatArray, IntArray, Rewards
+from evalkit.data import CompletionSet, FloatArray, Rewards
 from evalkit.errors import InputError, MissingError
 from evalkit.notices import of_sets
-from evalkit.pairing import NO_REWARD, match
+from evalkit.pairing import NO_REWARD, Rows, match, rows_by_prompt
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, rewards_of, score
-from evalkit.sets import NamedSet, check_names, read_prompts, read_set
+from evalkit.sets import NamedSet, benchmark_of, check_names, read_prompts, read_set
 from evalkit.statistics.best_of_n import best_of_n_kl, expected_pick
 from evalkit.statistics.intervals import Estimate, mean
 from evalkit.statistics.outcomes import all_pairs, mean_by_group, outcomes
@@ -60,9 +60,7 @@ def best_of_n(
     left_out = _absent(ours, theirs, workspace, options)
     sizes = {
         prompt.prompt_id: len(answers)
-        for prompt, answers in zip(
-            ours.completions.prompts, ours.completions.completions, strict=True
-        )
+        for prompt, answers in ours.completions.by_prompt()
         if prompt.prompt_id not in left_out
     }
     options = _with_ks(options, sizes)
@@ -93,10 +91,10 @@ def _read(
     benchmark, theirs = options.benchmark, None
     if reference is not None:
         theirs = read_set(reference, "reference", workspace, benchmark)
-        benchmark = benchmark or theirs.source.benchmark
+        benchmark = benchmark_of(benchmark, [theirs])
     ours = read_set(checkpoint, "checkpoint", workspace, benchmark)
     check_names([found for found in (ours, theirs) if found])
-    return ours, theirs, replace(options, benchmark=benchmark or ours.source.benchmark)
+    return ours, theirs, replace(options, benchmark=benchmark_of(benchmark, [ours]))
 
 
 def _absent(
@@ -147,6 +145,10 @@ class _Side(NamedTuple):
     completions: CompletionSet
     rewards: Rewards
     model: RewardModelSpec
+
+    def rows(self, kept: Collection[str]) -> Rows:
+        """Where the rewards of the kept prompts are."""
+        return rows_by_prompt(self.rewards.prompt_id, kept)
 
 
 class _Scored(NamedTuple):
@@ -200,29 +202,14 @@ def _unscored(scored: _Scored, sizes: Mapping[str, int], options: Options) -> di
     return found
 
 
-class _Rows(NamedTuple):
-    """Rows of the kept prompts, prompt by prompt: their numbers, prompts, and how many each has."""
-
-    order: IntArray
-    group: IntArray
-    sizes: IntArray
-
-
-def _rows(rewards: Rewards, kept: Mapping[str, int]) -> _Rows:
-    number = {prompt_id: g for g, prompt_id in enumerate(kept)}
-    group = np.array([number.get(i, -1) for i in rewards.prompt_id.tolist()], dtype=np.int64)
-    order = np.argsort(group, kind="stable")[np.count_nonzero(group < 0) :]
-    return _Rows(order, group[order], np.bincount(group[order], minlength=len(kept)))
-
-
-def _values(scored: _Scored, kept: Mapping[str, int], rows: _Rows) -> dict[str, FloatArray]:
+def _values(scored: _Scored, kept: Mapping[str, int], rows: Rows) -> dict[str, FloatArray]:
     """What each completion is worth, by metric; the first of them is the selector's reward."""
     values = {"reward": scored.selected.rewards.reward[rows.order]}
     rescored = scored.rescored.rewards.reward[rows.order]
     if scored.rescored is not scored.selected:
         values["scored_reward"] = rescored
     if scored.reference is not None:
-        theirs = _rows(scored.reference.rewards, kept)
+        theirs = scored.reference.rows(kept)
         _, i, j = all_pairs(rows.sizes, theirs.sizes)
         margins = rescored[i] - scored.reference.rewards.reward[theirs.order][j]
         values["win_rate"] = mean_by_group(outcomes(margins), i, len(rescored))
@@ -230,12 +217,12 @@ def _values(scored: _Scored, kept: Mapping[str, int], rows: _Rows) -> dict[str, 
 
 
 def _points(
-    values: Mapping[str, FloatArray], rows: _Rows, kept: Mapping[str, int], options: Options
+    values: Mapping[str, FloatArray], rows: Rows, kept: Mapping[str, int], options: Options
 ) -> Iterator[Point]:
     names = np.array(list(kept), dtype=object)
 
     def picks(metric: str, k: int) -> FloatArray:
-        return expected_pick(values["reward"], values[metric], rows.group, len(kept), k)
+        return expected_pick(values["reward"], values[metric], rows.prompt, len(kept), k)
 
     for k in options.ks:
         enough = rows.sizes >= k
@@ -266,11 +253,11 @@ def _result(
     left_out: Mapping[str, str],
     options: Options,
 ) -> BestOfN:
-    rows = _rows(scored.selected.rewards, kept)
+    rows = scored.selected.rows(kept)
     values = _values(scored, kept, rows)
     points = tuple(_points(values, rows, kept, options))
     cut = [
-        (side, int(np.count_nonzero(side.rewards.cut[_rows(side.rewards, kept).order])))
+        (side, int(np.count_nonzero(side.rewards.cut[side.rows(kept).order])))
         for side in scored.distinct()
     ]
     truncated = sum(n for _, n in cut)
@@ -293,7 +280,7 @@ def _result(
         truncated=truncated,
         options=options,
         notices=tuple(dict.fromkeys(said)),
-        signature=_signature(scored, points, (len(left_out), truncated), options),
+        signature=_signature(scored, points, options, left_out=len(left_out), truncated=truncated),
     )
 
 
@@ -331,9 +318,9 @@ def _of_sizes(
     return found
 
 
-def _of_ties(rewards: FloatArray, rows: _Rows, models: Models) -> list[str]:
-    order = np.lexsort((rewards, rows.group))
-    rewards, group = rewards[order], rows.group[order]
+def _of_ties(rewards: FloatArray, rows: Rows, models: Models) -> list[str]:
+    order = np.lexsort((rewards, rows.prompt))
+    rewards, group = rewards[order], rows.prompt[order]
     equal = (rewards[1:] == rewards[:-1]) & (group[1:] == group[:-1])
     if not (tied := len(np.unique(group[1:][equal]))):
         return []
@@ -344,9 +331,8 @@ def _of_ties(rewards: FloatArray, rows: _Rows, models: Models) -> list[str]:
 
 
 def _signature(
-    scored: _Scored, points: Sequence[Point], counts: tuple[int, int], options: Options
+    scored: _Scored, points: Sequence[Point], options: Options, *, left_out: int, truncated: int
 ) -> Signature:
-    left_out, truncated = counts
     ours, theirs = scored.selected.completions, scored.reference
     models = {
         key: value
@@ -354,8 +340,8 @@ def _signature(
         for key, value in _settings(role, side.model).items()
     }
     return Signature(
-        checkpoint=_named(ours),
-        reference="" if theirs is None else _named(theirs.completions),
+        checkpoint=ours.label,
+        reference="" if theirs is None else theirs.completions.label,
         **models,
         benchmark=options.benchmark or "",
         k=",".join(str(point.k) for point in points),
@@ -369,13 +355,9 @@ def _signature(
     )
 
 
-def _named(completions: CompletionSet) -> str:
-    return f"{completions.name}#{completions.digest[:12]}"
-
-
 def _settings(role: str, model: RewardModelSpec) -> dict[str, str]:
     return {
-        role: f"{model.name}#{model.fingerprint[:16]}",
+        role: model.label,
         f"{role}_dtype": model.dtype,
         f"{role}_max_length": str(model.max_length),
         f"{role}_overlong": model.overlong,

@@ -22,10 +22,11 @@ from evalkit.card.result import (
     Position,
     Rows,
     SamePrompt,
+    Signature,
     Source,
     SystemTurn,
 )
-from evalkit.data import FloatArray, IntArray, Item, Message, Messages, Pair, item_key
+from evalkit.data import FloatArray, IntArray, Item, Message, Messages, Pair, conversation, item_key
 from evalkit.errors import InputError, MissingError
 from evalkit.reward_models import RewardModel
 from evalkit.reward_models.lookup import stated
@@ -33,7 +34,6 @@ from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, Scored, noise, score, throughput
 from evalkit.scoring.noise import Noise
 from evalkit.sets import NamedSet
-from evalkit.signature import signature_line
 from evalkit.statistics.intervals import Estimate, mean
 from evalkit.statistics.length_diagnostics import reward_length_correlation, reward_length_slope
 from evalkit.statistics.outcomes import outcomes, win_probabilities
@@ -44,7 +44,9 @@ from evalkit.text import listing
 from evalkit.version import __version__
 from evalkit.workspace import Workspace
 
-__all__ = ["Alone", "Card", "Options", "Position", "Rows", "SamePrompt", "Source", "measure"]
+__all__ = [
+    "Alone", "Card", "Options", "Position", "Rows", "SamePrompt", "Signature", "Source", "measure",
+]  # fmt: skip
 
 QUESTION = (Message("user", "What is the capital of France?"),)
 SYSTEM = Message("system", "Answer in one word.")
@@ -163,7 +165,7 @@ def _columns(
 
     def known(of: str) -> FloatArray:
         def value(prompt: Messages, text: str) -> float:
-            row = scored.rewards.get(item_key((*prompt, Message("assistant", text))))
+            row = scored.rewards.get(item_key(conversation(prompt, text)))
             return np.nan if row is None else float(getattr(row, of))
 
         return answers.table(value)
@@ -216,7 +218,7 @@ def _system_turn(model: RewardModel, *, pairwise: bool) -> SystemTurn:
     """Whether a system turn changes what the model reads."""
     with_turn, without = (SYSTEM, *QUESTION), QUESTION
     items: list[Item] = [
-        Pair(prompt, "Paris.", "Lyon.") if pairwise else (*prompt, Message("assistant", "Paris."))
+        Pair(prompt, "Paris.", "Lyon.") if pairwise else conversation(prompt, "Paris.")
         for prompt in (with_turn, without)
     ]
     told, plain = model.render(items)
@@ -289,24 +291,23 @@ def _notices(
 
 def _signature(
     spec: RewardModelSpec, sources: Sequence[Source], rows: Rows, options: Options
-) -> str:
+) -> Signature:
     """Of what the card measures itself; calibration and accuracies have their own beside it."""
-    choices = {
-        "rm": f"{spec.name}#{spec.fingerprint[:16]}",
-        "dtype": spec.dtype,
-        "max_length": spec.max_length,
-        "overlong": spec.overlong,
-        "output": spec.family.output,
-        "data": tuple(f"{source.name}#{source.digest[:12]}" for source in sources),
-        "prompts": rows.prompts,
-        "n": rows.items - sum(rows.unscored.values()),
-        "unscored": sum(rows.unscored.values()),
-        "truncated": rows.truncated,
-        "noise_rows": 0 if spec.is_judge else options.noise_rows,
-        "pairs": Path(options.pairs).name if options.pairs else "",
-        "suites": tuple(name for name, _ in options.suites),
-        "ci": f"logit-t,betting,t;{options.level!r}",
-        "seed": options.seed,
-        "version": __version__,
-    }
-    return signature_line("card", choices)
+    return Signature(
+        rm=spec.label,
+        dtype=spec.dtype,
+        max_length=spec.max_length,
+        overlong=spec.overlong,
+        output=spec.family.output,
+        data=tuple(f"{source.name}#{source.digest[:12]}" for source in sources),
+        prompts=rows.prompts,
+        n=rows.items - sum(rows.unscored.values()),
+        unscored=sum(rows.unscored.values()),
+        truncated=rows.truncated,
+        noise_rows=0 if spec.is_judge else options.noise_rows,
+        pairs=Path(options.pairs).name if options.pairs else "",
+        suites=tuple(name for name, _ in options.suites),
+        ci=f"logit-t,betting,t;{options.level!r}",
+        seed=options.seed,
+        version=__version__,
+    )

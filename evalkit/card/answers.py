@@ -9,7 +9,7 @@ from itertools import permutations
 
 import numpy as np
 
-from evalkit.data import FloatArray, IntArray, Item, Message, Messages, Pair, item_key
+from evalkit.data import FloatArray, IntArray, Item, Messages, Pair, conversation, item_key
 from evalkit.errors import InputError
 from evalkit.scoring import Scored
 from evalkit.sets import NamedSet, read_set
@@ -41,7 +41,7 @@ class Answers:
     def conversations(self) -> list[Messages]:
         """Each prompt with each of its completions."""
         return [
-            (*prompt, Message("assistant", text))
+            conversation(prompt, text)
             for prompt, texts in zip(self.prompts, self.completions, strict=True)
             for text in texts
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from evalkit.accuracy import AccuracyTable
 from evalkit.calibrate import Calibration
@@ -13,6 +13,7 @@ from evalkit.reward_models.lookup import Stated
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring.noise import Noise
 from evalkit.scoring.throughput import Throughput
+from evalkit.signature import Line
 from evalkit.statistics.intervals import Estimate
 from evalkit.statistics.reward_scale import Quantiles, Spread
 from evalkit.suites import Suite
@@ -51,6 +52,46 @@ class Options:
                 f"level {self.level}, rows {self.noise_rows}, seed {self.seed}",
                 fix="the level lies between 0 and 1, rows are at least 1, the seed at least 0",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Signature(Line):
+    """What a card measured itself, and how; printed as `card|key:value|…` in a fixed order.
+
+    Attributes:
+        rm: Name and the first 16 digits of the fingerprint, joined by `#`.
+        dtype, max_length, overlong, output: Of the reward model.
+        data: Each set's name and the first 12 digits of its digest, joined by `#`.
+        prompts: Distinct prompts.
+        n: Completions, or ordered pairs, with a reward.
+        unscored: Those without.
+        truncated: Those that lost tokens.
+        noise_rows: Scored again for noise, at most; 0 of a judge.
+        pairs: Name of the file of labelled pairs; empty without.
+        suites: Suites for accuracy.
+        ci: The interval's methods and level.
+        seed: Of the shuffled batches and of the calibration.
+        version: Of evalkit.
+    """
+
+    KIND: ClassVar[str] = "card"
+
+    rm: str
+    dtype: str
+    max_length: int
+    overlong: str
+    output: str
+    data: tuple[str, ...]
+    prompts: int
+    n: int
+    unscored: int
+    truncated: int
+    noise_rows: int
+    pairs: str
+    suites: tuple[str, ...]
+    ci: str
+    seed: int
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,4 +232,4 @@ class Card:
     accuracies: tuple[tuple[Suite, AccuracyTable], ...]
     notices: tuple[str, ...]
     options: Options
-    signature: str
+    signature: Signature

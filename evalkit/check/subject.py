@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from evalkit.check.probes import ordered_pairs, verdicts
-from evalkit.data import UNREADABLE, FloatArray, Item, Messages, Pair
+from evalkit.data import FloatArray, Item, Messages, Pair, Unreadable
 from evalkit.errors import MissingError
 from evalkit.reward_models import Rendered, RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
@@ -175,7 +175,7 @@ def verdicts_of(model: RewardModel, rows: Sequence[Rendered]) -> FloatArray:
         MissingError: One has none for another reason.
     """
     found, failed = _score(model, rows, BATCH)
-    _check_scored([why for why in failed if not why.startswith(UNREADABLE)])
+    _check_scored([why for why in failed if not isinstance(why, Unreadable)])
     return found
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from evalkit.data import Message, Messages, default_prompt_id
+from evalkit.data import Message, Messages, conversation, default_prompt_id
 from evalkit.errors import Fault, InputError, MalformedError
 from evalkit.formats import containers
 from evalkit.formats.fields import Fields, Record
@@ -56,8 +56,7 @@ class PreferencePair:
 
     def conversations(self) -> tuple[Messages, Messages]:
         """The prompt with the chosen answer, and with the rejected one."""
-        chosen, rejected = (Message("assistant", text) for text in (self.chosen, self.rejected))
-        return (*self.messages, chosen), (*self.messages, rejected)
+        return conversation(self.messages, self.chosen), conversation(self.messages, self.rejected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +181,7 @@ def _prompt(fields: Fields, chosen: _Answer, rejected: _Answer) -> Messages | No
         fields.fault("rejected", "is the answer to another prompt than chosen")
     if "messages" in fields:  # some data sets repeat the chosen conversation there
         given = fields.messages("messages")
-        if given not in {None, found, (*found, Message("assistant", chosen.text))}:
+        if given not in {None, found, conversation(found, chosen.text)}:
             fields.fault("messages", "is not the prompt that chosen and rejected hold")
     elif "prompt" in fields:
         turns = {(Message("user", turn.content),) for turn in found}

@@ -26,7 +26,7 @@ class Played(NamedTuple):
 
     Attributes:
         roles: Name -> role, in the order of the games' numbers.
-        digests: Name -> digest of its completions, where it has any.
+        labels: Name -> name and digest of its completions, where it has any.
         decided_by: What decided.
         games: One for every prompt and two players; an outcome is NaN where ties are dropped.
         left_out: As for `Leaderboard`.
@@ -36,7 +36,7 @@ class Played(NamedTuple):
     """
 
     roles: Mapping[str, Role]
-    digests: Mapping[str, str]
+    labels: Mapping[str, str]
     decided_by: Decider
     games: Games
     left_out: Mapping[str, tuple[str, ...]]
@@ -201,8 +201,7 @@ def _signature(played: Played, options: Options, n: int, games: int) -> Signatur
     decider = played.decided_by
     return Signature(
         players=tuple(
-            f"{role[0]}={name}" + (f"#{played.digests[name][:12]}" if played.digests else "")
-            for name, role in played.roles.items()
+            f"{role[0]}={played.labels.get(name, name)}" for name, role in played.roles.items()
         ),
         anchor=options.anchor or "",
         decided_by=f"{decider.name}#{decider.fingerprint[:16]}",

@@ -32,7 +32,7 @@ from evalkit.scoring import (
     rewards_of,
     score,
 )
-from evalkit.sets import NamedSet, check_names, read_prompts, read_sets
+from evalkit.sets import NamedSet, benchmark_of, check_names, read_prompts, read_sets
 from evalkit.statistics.games import Games
 from evalkit.store import Store
 from evalkit.workspace import Workspace
@@ -84,7 +84,7 @@ def leaderboard(
     games, prompt_ids = _games(tables)
     played = Played(
         roles=roles,
-        digests={one.name: one.digest for one in sets},
+        labels={one.name: one.label for one in sets},
         decided_by=Decider(
             "reward model", reward_model.name, reward_model.fingerprint, reward_model.dtype,
             reward_model.max_length, reward_model.overlong, reward_model.family.output,
@@ -103,7 +103,7 @@ def _read(
 ) -> tuple[dict[str, Role], list[NamedSet], Options]:
     """The players by name, so that the order they are named in moves nothing."""
     right = read_sets(references, "reference", workspace, options.benchmark) if references else []
-    benchmark = options.benchmark or _common_benchmark(right)
+    benchmark = benchmark_of(options.benchmark, right)
     left = read_sets(checkpoints, "checkpoint", workspace, benchmark) if checkpoints else []
     check_names([*left, *right])
     found = sorted([*left, *right], key=lambda one: one.completions.name)
@@ -118,13 +118,8 @@ def _read(
     return (
         roles,
         found,
-        replace(options, benchmark=benchmark if right else benchmark or _common_benchmark(left)),
+        replace(options, benchmark=benchmark if right else benchmark_of(benchmark, left)),
     )
-
-
-def _common_benchmark(found: Sequence[NamedSet]) -> str | None:
-    named = {one.source.benchmark for one in found}
-    return named.pop() if len(named) == 1 else None
 
 
 def _lacking(

@@ -76,7 +76,7 @@ def leaderboard_of_verdicts(
     given, chances, silent = _spoken(verdicts, coding, options)
     played = Played(
         roles=roles,
-        digests={},
+        labels={},
         decided_by=decider,
         games=_games(given, chances, list(roles), options),
         left_out=left_out,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from evalkit.data import CompletionSet, Prompt
+from evalkit.data import CompletionSet, Prompt, Unreadable
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.pairing.table import Unmatched
 from evalkit.text import by_kind, count, listing
@@ -85,6 +85,7 @@ def keep(
         _absent(checkpoint, prompts),
         _absent(reference, prompts),
         {prompt_id: "; ".join(dict.fromkeys(why)) for prompt_id, why in sorted(unscored.items())},
+        unreadable=len({i for i, reason in reasons if isinstance(reason, Unreadable)}),
     )
     kept = sorted(prompts.keys() - unmatched.prompt_ids)
     if unmatched.unscored and (missing == "error" or not kept):

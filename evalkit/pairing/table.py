@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evalkit.data import UNREADABLE, FloatArray, IntArray, TextArray
+from evalkit.data import FloatArray, IntArray, TextArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,21 +40,19 @@ class Unmatched:
         missing_in_checkpoint: Prompt ids the checkpoint has no completion for.
         missing_in_reference: Prompt ids the reference has no completion for.
         unscored: Prompt id -> why one of its completions has no reward.
+        unreadable: How many of the unscored have a judge's verdict that could not be read, whatever
+            else went wrong with them.
     """
 
     missing_in_checkpoint: tuple[str, ...] = ()
     missing_in_reference: tuple[str, ...] = ()
     unscored: Mapping[str, str] = field(default_factory=dict)
+    unreadable: int = 0
 
     @property
     def prompt_ids(self) -> set[str]:
         """All of them."""
         return {*self.missing_in_checkpoint, *self.missing_in_reference, *self.unscored}
-
-    @property
-    def unreadable(self) -> int:
-        """How many are unscored because a judge's verdict could not be read."""
-        return sum(why.startswith(UNREADABLE) for why in self.unscored.values())
 
     def __len__(self) -> int:
         return len(self.prompt_ids)

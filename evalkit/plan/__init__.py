@@ -14,11 +14,12 @@ import numpy as np
 
 from evalkit.comparison import Options as CompareOptions
 from evalkit.comparison import temperature_of
-from evalkit.data import CompletionSet, FloatArray
+from evalkit.data import FloatArray
 from evalkit.errors import InputError
 from evalkit.plan.after import settle
 from evalkit.plan.pilot import Measure, Metric, Pilot, read_pilot
 from evalkit.plan.result import (
+    AfterSignature,
     Design,
     Instead,
     Options,
@@ -38,8 +39,8 @@ from evalkit.version import __version__
 from evalkit.workspace import Workspace
 
 __all__ = [
-    "Design", "Instead", "Metric", "Options", "Plan", "Settlement", "Signature", "Undecided",
-    "plan", "settle",
+    "AfterSignature", "Design", "Instead", "Metric", "Options", "Plan", "Settlement", "Signature",
+    "Undecided", "plan", "settle",
 ]  # fmt: skip
 
 COMPLETIONS, REFERENCES = (1, 2, 4, 8), (1, 2, 4)
@@ -308,9 +309,9 @@ def _signature(
     options: Options,
 ) -> Signature:
     return Signature(
-        checkpoints=tuple(_named(one.completions) for one in left),
-        references=tuple(_named(one.completions) for one in right),
-        rm=f"{reward_model.name}#{reward_model.fingerprint[:16]}",
+        checkpoints=tuple(one.completions.label for one in left),
+        references=tuple(one.completions.label for one in right),
+        rm=reward_model.label,
         metric=options.metric,
         benchmark=options.benchmark or "",
         n=pilot.prompts,
@@ -326,7 +327,3 @@ def _signature(
         power=repr(options.power),
         version=__version__,
     )
-
-
-def _named(completions: CompletionSet) -> str:
-    return f"{completions.name}#{completions.digest[:12]}"

@@ -11,9 +11,9 @@ from evalkit.data import digest
 from evalkit.errors import InputError
 from evalkit.gate import Judged, Policy, judge
 from evalkit.plan.pilot import Measure, Pilot, read_pilot
-from evalkit.plan.result import Instead, Settlement, Undecided
+from evalkit.plan.result import AfterSignature, Instead, Settlement, Undecided
 from evalkit.sets import NamedSet, read_set
-from evalkit.signature import Signature, signature_line
+from evalkit.signature import Signature
 from evalkit.statistics.gates import FEW_DECIDING
 from evalkit.statistics.planning import components
 from evalkit.store import Store
@@ -47,18 +47,17 @@ def settle(
     undecided = tuple(
         _undecided(j, result, workspace, store) for j in verdict.judged if j.state == "inconclusive"
     )
-    choices = {
-        "after": digest("result", result)[:12],
-        "rules": tuple(dict.fromkeys(j.name for j in verdict.judged)),
-        "ci": repr(verdict.level),
-        "version": __version__,
-    }
     return Settlement(
         rules=len(verdict.judged),
         failed=verdict.number_of("fail"),
         undecided=undecided,
         level=verdict.level,
-        signature=signature_line("settle", choices),
+        signature=AfterSignature(
+            after=digest("result", result)[:12],
+            rules=tuple(dict.fromkeys(j.name for j in verdict.judged)),
+            ci=repr(verdict.level),
+            version=__version__,
+        ),
     )
 
 

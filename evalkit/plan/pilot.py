@@ -192,11 +192,9 @@ def _leads(
             yield prompt_id, mine[prompt_id][:, None] - other[prompt_id]
         return
     said = preferences_of(ours, theirs, scored).probability - 0.5
-    answered = {
-        p.prompt_id: len(c) for p, c in zip(theirs.prompts, theirs.completions, strict=True)
-    }
+    answered = {p.prompt_id: len(c) for p, c in theirs.by_prompt()}
     at = 0
-    for prompt, completions in zip(ours.prompts, ours.completions, strict=True):
+    for prompt, completions in ours.by_prompt():
         shape = (len(completions), answered.get(prompt.prompt_id, 0))
         lead = said[at : at + shape[0] * shape[1]].reshape(shape)
         at += lead.size

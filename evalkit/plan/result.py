@@ -234,6 +234,25 @@ class Undecided:
 
 
 @dataclass(frozen=True, slots=True)
+class AfterSignature(Line):
+    """What result was asked about which rules; printed as `settle|key:value|…` in a fixed order.
+
+    Attributes:
+        after: The first 12 digits of the result's digest.
+        rules: As judged.
+        ci: Level of the policy.
+        version: Of evalkit.
+    """
+
+    KIND: ClassVar[str] = "settle"
+
+    after: str
+    rules: tuple[str, ...]
+    ci: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """What would settle the rules that a saved result left undecided.
 
@@ -249,4 +268,4 @@ class Settlement:
     failed: int
     undecided: tuple[Undecided, ...]
     level: float
-    signature: str
+    signature: AfterSignature

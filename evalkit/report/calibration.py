@@ -133,7 +133,7 @@ def to_text(c: Calibration) -> str:
     lines.append(verdict(c))
     lines += [f"note: {printable(note)}" for note in _notes(c)]
     lines += [f"left out: {printable(line)}" for line in c.unscored]
-    lines.append(f"signature: {printable(c.signature)}")
+    lines.append(f"signature: {printable(str(c.signature))}")
     return "\n".join(lines) + "\n"
 
 
@@ -173,7 +173,7 @@ def document(c: Calibration) -> dict[str, object]:
         "unscored": list(c.unscored),
         "truncated": c.truncated,
         "notices": list(c.notices),
-        "signature": c.signature,
+        "signature": str(c.signature),
         "exit_code": 0,
     }
 

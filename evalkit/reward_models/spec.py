@@ -134,6 +134,11 @@ class RewardModelSpec:
         return digest("reward-model", self.manifest)
 
     @property
+    def label(self) -> str:
+        """Name and the first 16 digits of the fingerprint, joined by `#`: as signatures say it."""
+        return f"{self.name}#{self.fingerprint[:16]}"
+
+    @property
     def objectives(self) -> int:
         """How many named values its reward is made of."""
         return len(self.family.attributes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -17,13 +17,12 @@ import numpy as np
 
 from evalkit import reward_models
 from evalkit.data import (
-    UNREADABLE,
     CompletionSet,
     Item,
     Pair,
     Preferences,
-    Prompt,
     Rewards,
+    Unreadable,
     conversation_key,
     item_key,
 )
@@ -174,16 +173,11 @@ def _check_attributes(spec: RewardModelSpec, rows: Iterable[StoredReward]) -> No
 
 def rewards_of(completions: CompletionSet, scored: Scored) -> Rewards:
     """The rewards of a set, one row per completion, NaN and a reason where there is none."""
-    ids = [
-        (prompt.prompt_id, index)
-        for prompt, answers in zip(completions.prompts, completions.completions, strict=True)
-        for index in range(len(answers))
-    ]
+    ids = [prompt.prompt_id for prompt, _ in completions.answers()]
     keys = [conversation_key(messages) for messages in completions.conversations()]
     rows = [scored.rewards.get(key) for key in keys]
     return Rewards(
-        prompt_id=np.array([prompt_id for prompt_id, _ in ids], dtype=object),
-        index=np.array([index for _, index in ids], dtype=np.int64),
+        prompt_id=np.array(ids, dtype=object),
         reward=np.array([np.nan if row is None else row.reward for row in rows], dtype=np.float64),
         tokens=np.array([0 if row is None else row.tokens for row in rows], dtype=np.int64),
         cut=np.array([0 if row is None else row.cut for row in rows], dtype=np.int64),
@@ -196,10 +190,10 @@ def ordered_pairs(checkpoint: CompletionSet, reference: CompletionSet) -> list[t
 
     Prompt by prompt as the checkpoint has them; the checkpoint's completion first, then second.
     """
-    other = {p.prompt_id: answers for p, answers in _by_prompt(reference)}
+    other = {p.prompt_id: answers for p, answers in reference.by_prompt()}
     return [
         (Pair(prompt.messages, ours, theirs), Pair(prompt.messages, theirs, ours))
-        for prompt, answers in _by_prompt(checkpoint)
+        for prompt, answers in checkpoint.by_prompt()
         for ours in answers
         for theirs in other.get(prompt.prompt_id, ())
     ]
@@ -209,10 +203,10 @@ def preferences_of(
     checkpoint: CompletionSet, reference: CompletionSet, scored: Scored
 ) -> Preferences:
     """What the scored pairs say of a checkpoint against a reference."""
-    other = {p.prompt_id: len(answers) for p, answers in _by_prompt(reference)}
+    other = {p.prompt_id: len(answers) for p, answers in reference.by_prompt()}
     ids = [
         prompt.prompt_id
-        for prompt, answers in _by_prompt(checkpoint)
+        for prompt, answers in checkpoint.by_prompt()
         for _ in range(len(answers) * other.get(prompt.prompt_id, 0))
     ]
     keys = [(item_key(a), item_key(b)) for a, b in ordered_pairs(checkpoint, reference)]
@@ -231,10 +225,6 @@ def preferences_of(
             if None in row
         },
     )
-
-
-def _by_prompt(completions: CompletionSet) -> Iterator[tuple[Prompt, tuple[str, ...]]]:
-    return zip(completions.prompts, completions.completions, strict=True)
 
 
 def _check_sentinels(
@@ -278,7 +268,7 @@ def _check_sentinels(
 
 def _check_answered(spec: RewardModelSpec, failed: Mapping[str, str]) -> None:
     """A server that fails says nothing about what it serves."""
-    reasons = [why for why in failed.values() if not why.startswith(UNREADABLE)]
+    reasons = [why for why in failed.values() if not isinstance(why, Unreadable)]
     if spec.endpoint is not None and reasons:
         raise MissingError(
             f"the server of reward model {spec.name!r} fails on what it has scored before: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from evalkit.data import Message, Messages, Prompt, Row, conversation_key, prompt_of
+from evalkit.data import Messages, Prompt, Row, conversation, conversation_key, prompt_of
 from evalkit.errors import Fault, MalformedError
 from evalkit.scoring import Scored
 
@@ -23,7 +23,7 @@ def conversations(
     if faults:
         raise MalformedError(source, faults, fix='add "messages", or name the benchmark')
     return [
-        (*prompt.messages, Message("assistant", row.completion))
+        conversation(prompt.messages, row.completion)
         for prompt, row in zip(found, rows, strict=True)
         if prompt is not None
     ]

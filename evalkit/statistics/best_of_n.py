@@ -36,59 +36,30 @@ def best_of_weights(n: int, k: int) -> FloatArray:
     return weights
 
 
-def expected_best(rewards: FloatArray, group: IntArray, groups: int, k: int) -> FloatArray:
-    """Unbiased E[max of k samples] of each prompt.
-
-    Args:
-        rewards: (N,) in any unit; of outcomes 0 and 1 the result is pass@k.
-        group: (N,) prompt of each, in [0, groups), in any order.
-        groups: G.
-        k: ≥ 1; 1 gives the mean, the number of samples gives their maximum.
-
-    Returns:
-        (G,) in the unit of the rewards; NaN, for undefined, where a prompt has fewer than k
-        samples or one that is not finite: to choose among the others would drop it in silence.
-
-    Raises:
-        ValueError: k < 1 or unequal lengths.
-    """
-    return _expected_pick(rewards, rewards, group, groups, k, average_ties=False)
-
-
 def expected_pick(
     selector: FloatArray, values: FloatArray, group: IntArray, groups: int, k: int
 ) -> FloatArray:
     """Unbiased E[value of the sample that the selector likes best among k] of each prompt.
 
-    Chosen by one reward model and scored by another: what over-optimisation looks like. Samples
-    that the selector rates exactly equal are picked with equal chance.
+    Chosen by one reward model and scored by another: what over-optimisation looks like. A selector
+    that scores itself gives E[max of k]; of outcomes 0 and 1 that is pass@k. Samples that the
+    selector rates exactly equal are picked with equal chance.
 
     Args:
         selector: (N,) rewards that choose; only their order within a prompt matters.
         values: (N,) rewards that count, in any unit.
         group: (N,) prompt of each, in [0, groups), in any order.
         groups: G.
-        k: ≥ 1.
+        k: ≥ 1; 1 gives the mean.
 
     Returns:
-        (G,) in the unit of the values; NaN where a prompt has fewer than k samples, or one whose
-        reward or value is not finite.
+        (G,) in the unit of the values; NaN, for undefined, where a prompt has fewer than k samples,
+        or one whose reward or value is not finite: to choose among the others would drop it in
+        silence.
 
     Raises:
         ValueError: k < 1 or unequal lengths.
     """
-    return _expected_pick(selector, values, group, groups, k, average_ties=True)
-
-
-def _expected_pick(
-    selector: FloatArray,
-    values: FloatArray,
-    group: IntArray,
-    groups: int,
-    k: int,
-    *,
-    average_ties: bool,
-) -> FloatArray:
     if not len(selector) == len(values) == len(group):
         raise ValueError(f"lengths {len(selector)}, {len(values)} and {len(group)} differ")
     if k < 1:
@@ -98,7 +69,7 @@ def _expected_pick(
     order = np.lexsort((selector, group))
     selector, group = selector[order], group[order]
     values = np.where(finite, values, 0.0)[order]
-    if average_ties and len(values):
+    if len(values):
         new = (selector[1:] != selector[:-1]) | (group[1:] != group[:-1])
         block = np.concatenate([[0], np.cumsum(new)])
         values = mean_by_group(values, block, int(block[-1]) + 1)[block]

@@ -152,11 +152,6 @@ def length_controlled(
     )
 
 
-def at_equal_lengths(theta: float, psi: float, difficulty: FloatArray) -> FloatArray:
-    """Fitted win probabilities (n,) at Δ = 0; their mean is the length-controlled win rate."""
-    return np.asarray(expit(psi * difficulty + theta), dtype=np.float64)
-
-
 def difficulty_from_pool(values: FloatArray) -> FloatArray | None:
     """Difficulty of each prompt: the pool's mean z there, standardised over prompts.
 

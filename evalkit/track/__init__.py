@@ -16,7 +16,6 @@ from evalkit.errors import InputError
 from evalkit.pairing import bootstrap_keys
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings
-from evalkit.signature import signature_line
 from evalkit.statistics.agreement import agreement
 from evalkit.statistics.checkpoint_choice import Chosen, best_set, chosen
 from evalkit.statistics.curve_agreement import kendall_tau_b
@@ -44,13 +43,22 @@ from evalkit.track.before import (
     run_plan,
 )
 from evalkit.track.history import Entry, History, entry_of, merged, up_to_date, write_history
-from evalkit.track.result import Consensus, Curve, Metric, Monitor, Options, Point, Track
+from evalkit.track.result import (
+    Consensus,
+    Curve,
+    Metric,
+    Monitor,
+    Options,
+    Point,
+    Signature,
+    Track,
+)
 from evalkit.version import __version__
 from evalkit.workspace import Workspace
 
 __all__ = [
-    "Consensus", "Curve", "Monitor", "Options", "Point", "Track", "check_history",
-    "compared", "matching", "track",
+    "Consensus", "Curve", "Monitor", "Options", "Point", "Signature", "Track",
+    "check_history", "compared", "matching", "track",
 ]  # fmt: skip
 
 RESAMPLES = 4_999
@@ -206,7 +214,7 @@ def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _R
     of_step = {_of_step(e.step, e.checkpoint): e.checkpoint for e in mine}
     notices = dict.fromkeys(notice for e in mine for notice in e.notices)
     return _Run(
-        f"{model.name}#{model.fingerprint[:16]}",
+        model.label,
         mine,
         np.array(shared, dtype=object),
         values,
@@ -362,23 +370,22 @@ def _monitor(proxy: _Run, held_out: _Run, options: Options) -> Monitor:
     )
 
 
-def _signature(runs: Sequence[_Run], first: Comparison, options: Options) -> str:
+def _signature(runs: Sequence[_Run], first: Comparison, options: Options) -> Signature:
     said = [(e.checkpoint, e.digest, e.step) for e in runs[0].entries]
-    choices = {
-        "checkpoints": f"{len(said)}#{digest('run', said)[:12]}",
-        "reference": f"{first.reference.name}#{first.reference.digest[:12]}",
-        "rm": tuple(run.reward_model for run in runs),
-        "proxy": options.proxy or "",
-        "benchmark": first.signature.benchmark,
-        "metric": options.metric,
-        "n": tuple(len(run.prompt_id) for run in runs),
-        "missing": options.missing,
-        "ties": str(options.ties),
-        "planned": "" if options.planned is None else options.planned,
-        "window": options.window,
-        "tolerance": repr(TOLERANCE),
-        "ci": f"logit-t,betting,max-t;{options.level!r}",
-        "seed": options.seed,
-        "version": __version__,
-    }
-    return signature_line("track", choices)
+    return Signature(
+        checkpoints=f"{len(said)}#{digest('run', said)[:12]}",
+        reference=first.reference.label,
+        rm=tuple(run.reward_model for run in runs),
+        proxy=options.proxy or "",
+        benchmark=first.signature.benchmark,
+        metric=options.metric,
+        n=tuple(str(len(run.prompt_id)) for run in runs),
+        missing=options.missing,
+        ties=str(options.ties),
+        planned=options.planned,
+        window=options.window,
+        tolerance=repr(TOLERANCE),
+        ci=f"logit-t,betting,max-t;{options.level!r}",
+        seed=options.seed,
+        version=__version__,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from evalkit.data import FloatArray, TextArray
 from evalkit.errors import InputError
 from evalkit.gate import Verdict
 from evalkit.pairing import Missing, TieRule
+from evalkit.signature import Line
 from evalkit.statistics.agreement import Agreement
 from evalkit.statistics.checkpoint_choice import BestSet, Chosen
 from evalkit.statistics.curve_agreement import RankCorrelation
@@ -68,6 +69,47 @@ class Options:
                 fix="the level lies between 0 and 1, window and planned are at least 1, and the "
                 "seed is at least 0",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Signature(Line):
+    """What run was tracked, and how; printed as `track|key:value|…` in a fixed order.
+
+    Attributes:
+        checkpoints: How many, and the first 12 digits of the digest over their names, completions
+            and steps, joined by `#`.
+        reference: Name and the first 12 digits of its completions' digest, joined by `#`.
+        rm: Each reward model's name and the first 16 digits of its fingerprint, joined by `#`.
+        proxy: Name of the one the run is trained against; empty if that is not said.
+        benchmark: Whose prompts had to be answered; empty if none was named.
+        metric: What is tracked.
+        n: Prompts under each reward model.
+        missing, ties: As asked for.
+        planned: Looks planned; None if that is not said.
+        window: Neighbouring checkpoints averaged.
+        tolerance: Change of the held-out reward model that counts as none.
+        ci: The interval's methods and level.
+        seed: Of the keyed resamples.
+        version: Of evalkit.
+    """
+
+    KIND: ClassVar[str] = "track"
+
+    checkpoints: str
+    reference: str
+    rm: tuple[str, ...]
+    proxy: str
+    benchmark: str
+    metric: str
+    n: tuple[str, ...]
+    missing: str
+    ties: str
+    planned: int | None
+    window: int
+    tolerance: str
+    ci: str
+    seed: int
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +257,7 @@ class Track:
     consensus: Consensus | None
     monitors: tuple[Monitor, ...]
     stored: tuple[str, ...]
-    signature: str
+    signature: Signature
     verdict: Verdict | None = None
 
     @property

@@ -48,7 +48,7 @@ def to_text(run: Accuracies) -> str:
         lines += [printable(line) for line in block.lines]
     lines += [""] if others else []
     lines += [f"note: {printable(notice)}" for notice in notices(run)]
-    lines += [f"signature: {printable(table.signature)}" for table in run.tables]
+    lines += [f"signature: {printable(str(table.signature))}" for table in run.tables]
     return "\n".join(lines) + "\n"
 
 

@@ -48,7 +48,7 @@ def of_table(table: AccuracyTable, credit: Credit) -> dict[str, Any]:
         "views": {name: asdict(estimate) for name, estimate in table.views.items()},
         "margins": None if table.margins is None else _margins(table.margins),
         "notices": list(table.notices),
-        "signature": table.signature,
+        "signature": str(table.signature),
     }
     return {name: _plain(value) for name, value in found.items()}
 
@@ -132,7 +132,7 @@ def _record(run: Accuracies, table: AccuracyTable, place: Place, part: Part) -> 
         "method": score.of(run.suite.credit).method,
         "note": part.note,
         "notices": "; ".join(table.notices),
-        "signature": table.signature,
+        "signature": str(table.signature),
     }
 
 

@@ -114,7 +114,7 @@ def _hub(run: Accuracies, table: AccuracyTable, date: str) -> bytes:
     check_suite("hub", run.suite)
     score = table.overall.score
     counts = f"of all rows ties {score.ties}, errors {score.errors}, truncated {score.truncated}"
-    notes = "; ".join([run.suite.title, CREDITS[run.suite.credit], counts, table.signature])
+    notes = "; ".join([run.suite.title, CREDITS[run.suite.credit], counts, str(table.signature)])
     entries = []
     for data in run.suite.data:
         estimates = _tasks(run, table, data)
@@ -194,7 +194,7 @@ def _record(
         relationship=relationship,
         date=date,
         hub=_dataset(data) if data.hub else None,
-        signature=table.signature,
+        signature=str(table.signature),
         model_details={}
         if spec is None
         else {"dtype": spec.dtype, "family": spec.family.name, "fingerprint": spec.fingerprint},

@@ -58,7 +58,7 @@ def document(card: Card) -> dict[str, Any]:
         "accuracies": [of_table(table, suite.credit) for suite, table in card.accuracies],
         "notices": list(card.notices),
         "command": card.options.command,
-        "signature": card.signature,
+        "signature": str(card.signature),
         "exit_code": 0,
     }
 

@@ -55,7 +55,7 @@ def to_json(found: Settlement) -> bytes:
             }
             for u in found.undecided
         ],
-        "signature": found.signature,
+        "signature": str(found.signature),
     }
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     return f"{text}\n".encode(errors="backslashreplace")

@@ -76,7 +76,7 @@ def document(track: Track) -> dict[str, Any]:
         "monitors": [_monitor(monitor, track) for monitor in track.monitors],
         "alarmed": track.alarmed,
         "verdict": gate.document(track.verdict) if track.verdict else None,
-        "signature": track.signature,
+        "signature": str(track.signature),
         "exit_code": track.exit_code,
     }
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from evalkit.data import FloatArray, Item
+from evalkit.data import FloatArray, Item, Unreadable
 from evalkit.errors import MissingError
 from evalkit.reward_models import PartialBatchError, Rendered
 from evalkit.reward_models.remote.client import Client, ReplyError
@@ -91,7 +91,8 @@ class RemoteRewardModel(ABC):
                 again += rows
             else:
                 unread = isinstance(outcome, UnreadableError)
-                reasons[rows[0]] = str(outcome) if unread else f"the server failed: {outcome}"
+                why = Unreadable(outcome) if unread else f"the server failed: {outcome}"
+                reasons[rows[0]] = why
         if reasons or again:
             raise PartialBatchError(found, reasons, sorted(again))
         return found

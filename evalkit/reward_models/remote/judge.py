@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from evalkit.data import UNREADABLE, Item, Message, Pair
+from evalkit.data import Item, Message, Pair
 from evalkit.errors import EvalkitError, InputError, MissingError
 from evalkit.reward_models import Rendered
 from evalkit.reward_models.remote.asking import (
@@ -27,6 +27,7 @@ from evalkit.text import clip, listing
 
 NAME = "openai-judge"
 PATH = "/v1/chat/completions"
+UNREADABLE = "unreadable verdict"
 SURE = 1000.0
 VERDICTS: Mapping[str, float] = {"A": SURE, "B": -SURE, "C": 0.0}
 # Whatever else the line says may deny or weigh the mark in it ("certainly not [[A]]").

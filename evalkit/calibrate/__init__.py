@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
 
+from evalkit.breakdown import Group
+from evalkit.calibrate.result import Calibration, Options, Reliability, Signature
 from evalkit.data import FloatArray, IntArray, Messages, conversation_key, digest
 from evalkit.errors import InputError, MissingError
 from evalkit.formats.pairs import PreferencePair, RewardPair, read_pairs, read_reward_pairs
-from evalkit.pairing import Missing
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, Scored, score
-from evalkit.signature import signature_line
 from evalkit.statistics.calibration import (
     Floor,
     HeldOut,
-    ReliabilityCurve,
-    Temperature,
     brier_losses,
     calibration_floor,
     cross_validated_log_loss,
@@ -36,113 +33,11 @@ from evalkit.store import Store
 from evalkit.text import count, listing
 from evalkit.version import __version__
 
+__all__ = [
+    "Calibration", "Group", "Options", "Reliability", "Signature", "calibrate", "calibrate_rewards",
+]  # fmt: skip
 DRAWS = 1000  # simulated sets of outcomes behind a floor
 BOUNDED = {"accuracy", "accuracy_half_credit", "brier_raw", "brier_calibrated"}
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Every choice of `calibrate` that can move a number.
-
-    Attributes:
-        folds: Of the cross-validation, ≥ 2.
-        repeats: Times the clusters are shuffled into folds.
-        seed: Of the shuffles and of the floors.
-        bins: Equal bins of the confidence in [½, 1].
-        level: Nominal coverage of the intervals, in (0, 1).
-        missing: What to do about pairs without a reward.
-    """
-
-    folds: int = 2
-    repeats: int = 50
-    seed: int = 0
-    bins: int = 10
-    level: float = 0.95
-    missing: Missing = "error"
-
-    def __post_init__(self) -> None:
-        counts = (self.folds >= 2, self.repeats >= 1, self.seed >= 0, self.bins >= 1)
-        if not all(counts) or not 0 < self.level < 1:
-            raise InputError(
-                f"{self}",
-                fix="at least 2 folds, 1 repeat and 1 bin, a seed of at least 0, and a level "
-                "between 0 and 1",
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Reliability:
-    """How honest σ(margin / temperature) is.
-
-    Attributes:
-        temperature: In reward-model units; 1 is the raw probability.
-        curve: Confidence against outcome.
-        error: Expected calibration error, in [0, 1].
-        floor: The error that sampling alone would show.
-    """
-
-    temperature: float
-    curve: ReliabilityCurve
-    error: float
-    floor: Floor
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """All pairs, or those of one subset.
-
-    Attributes:
-        n: Pairs.
-        wins: Pairs whose chosen answer has the higher reward.
-        ties: Pairs of equal rewards.
-        losses: Pairs whose rejected answer has the higher reward.
-        estimates: `accuracy` (a tie is wrong), `accuracy_half_credit` (a tie is ½),
-            `bradley_terry_loss` (T = 1), `held_out_loss` (each pair at a T of other clusters),
-            `held_out_gain` (the first less the second), `scaled_bradley_terry_loss` (of the pairs
-            with a magnitude, T = 1), `brier_raw` and `brier_calibrated` (at the fitted T). An
-            estimate that does not exist has the value None.
-    """
-
-    n: int
-    wins: int
-    ties: int
-    losses: int
-    estimates: Mapping[str, Estimate]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What labelled pairs say of a reward model's win probability.
-
-    Attributes:
-        source: Where the pairs were read from.
-        reward_model: What scored them; None for rewards that somebody already had.
-        temperature: Fitted to all pairs, or the state that says why there is none.
-        overall: Counts and estimates over all pairs.
-        subsets: Subset -> the same at the overall temperature, in alphabetical order.
-        raw: How honest σ(margin) is.
-        calibrated: Likewise at the fitted temperature, on the pairs it was fitted to; None
-            without one.
-        undefined_fits: Fits of the cross-validation that have no temperature; if there are any,
-            there is no held-out loss.
-        unscored: `where: id: why` of each pair left out.
-        truncated: Answers scored with tokens cut off.
-        notices: What a reader must know.
-        signature: Every choice that can move the numbers.
-    """
-
-    source: str
-    reward_model: RewardModelSpec | None
-    temperature: Temperature
-    overall: Group
-    subsets: Mapping[str, Group]
-    raw: Reliability
-    calibrated: Reliability | None
-    undefined_fits: int
-    unscored: tuple[str, ...]
-    truncated: int
-    notices: tuple[str, ...]
-    signature: str
 
 
 class _Input(NamedTuple):
@@ -389,25 +284,24 @@ def _reliability(margin: FloatArray, temperature: float, options: Options) -> Re
     )
 
 
-def _signature(given: _Input, n: int, left_out: int, options: Options) -> str:
+def _signature(given: _Input, n: int, left_out: int, options: Options) -> Signature:
     model = given.reward_model
-    choices = {
-        "pairs": f"{Path(given.source).name}#{given.digest[:12]}",
-        "rm": "" if model is None else f"{model.name}#{model.fingerprint[:16]}",
-        "dtype": "" if model is None else model.dtype,
-        "max_length": "" if model is None else model.max_length,
-        "overlong": "" if model is None else model.overlong,
-        "output": "" if model is None else model.family.output,
-        "n": n,
-        "left_out": left_out,
-        "truncated": given.truncated,
-        "missing": options.missing,
-        "folds": options.folds,
-        "repeats": options.repeats,
-        "bins": options.bins,
-        "draws": DRAWS,
-        "ci": f"logit-t,betting,t;{options.level!r}",
-        "seed": options.seed,
-        "version": __version__,
-    }
-    return signature_line("calibrate", choices)
+    return Signature(
+        pairs=f"{Path(given.source).name}#{given.digest[:12]}",
+        rm="" if model is None else model.label,
+        dtype="" if model is None else model.dtype,
+        max_length=None if model is None else model.max_length,
+        overlong="" if model is None else model.overlong,
+        output="" if model is None else model.family.output,
+        n=n,
+        left_out=left_out,
+        truncated=given.truncated,
+        missing=options.missing,
+        folds=options.folds,
+        repeats=options.repeats,
+        bins=options.bins,
+        draws=DRAWS,
+        ci=f"logit-t,betting,t;{options.level!r}",
+        seed=options.seed,
+        version=__version__,
+    )
