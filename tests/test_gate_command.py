@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -39,6 +41,33 @@ def test_every_output_and_the_exit_code_say_the_same(workspace, rule):
     assert suites.get("failures") == ("0" if state == "pass" else "1")
     shown = evalkit(workspace, "gate", "r.json", *rule, "--json")
     assert (shown.returncode, json.loads(shown.stdout)) == (CODES[rule], document)
+
+
+def gated_into(workspace, stdout, *outputs, rule=FAILS):
+    return subprocess.run(
+        [sys.executable, "-m", "evalkit", "gate", "r.json", *rule, *outputs],
+        cwd=workspace, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", CODES)
+def test_a_reader_who_has_gone_takes_neither_files_nor_exit_code_along(workspace, rule):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = gated_into(workspace, writer, "-o", "gone.json", "-o", "gone.md", rule=rule)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (CODES[rule], "wrote gone.json\nwrote gone.md\n")
+    for name in ("gone.json", "gone.md"):
+        (workspace / name).unlink()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_output_is_told_and_files_are_written(workspace):
+    with Path("/dev/full").open("w") as full:
+        done = gated_into(workspace, full, "-o", "full.json")
+    assert (done.returncode, "No space left" in done.stderr) == (2, True)
+    assert "bug" not in done.stderr
+    assert json.loads((workspace / "full.json").read_text("utf-8"))["state"] == "fail"
 
 
 @pytest.mark.parametrize(("rule", "as_json"), list(itertools.product(CODES, [True, False])))

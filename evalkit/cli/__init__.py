@@ -23,6 +23,7 @@ from evalkit.cli.refs import refs
 from evalkit.cli.reward_models import reward_models
 from evalkit.cli.score import score
 from evalkit.cli.shared import Context
+from evalkit.cli.streams import heard
 from evalkit.cli.track import track
 from evalkit.cli.validate import validate
 from evalkit.errors import EvalkitError
@@ -67,6 +68,7 @@ for command in COMMANDS:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run evalkit and exit with its code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.stdout, sys.stderr = heard(sys.stdout), heard(sys.stderr)
     sys.exit(run(arguments))
 
 
@@ -83,10 +85,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted: finished work is kept, the same command resumes", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # whoever read our output has gone; there is nobody left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception:
         handle, name = tempfile.mkstemp(prefix="evalkit-bug-", suffix=".txt")
         with os.fdopen(handle, "w") as file:

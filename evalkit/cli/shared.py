@@ -50,10 +50,10 @@ class Context:
 def present(
     report: Report[T_contra], result: T_contra, outputs: Iterable[Path], *, as_json: bool
 ) -> None:
-    """Print a result as `output_options` ask for it, and write every output."""
+    """Write every output, and print the result as `output_options` ask for it."""
+    write_outputs(report.write, result, outputs)
     text = report.to_json(result).decode() if as_json else report.to_text(result)
     click.echo(text, nl=False)
-    write_outputs(report.write, result, outputs)
 
 
 def write_outputs(
