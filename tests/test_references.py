@@ -199,6 +199,15 @@ def test_rewards_go_beside_the_completions_they_are_of(workspace, capsys):
     assert everything(workspace) == {}
 
 
+def test_a_folder_that_takes_no_rewards_is_named(workspace, capsys):
+    folder = references.add("mine", "answers.jsonl", workspace)
+    (folder / "rewards").touch()
+    assert cli.run(["refs", "score", "mine", "--reward-model", "demo-rm"]) == 2
+    error = capsys.readouterr().err
+    assert f"cannot write {folder / 'rewards'}" in error
+    assert f"make {folder} a writable folder" in error
+
+
 @pytest.mark.parametrize("name", ["mine", "./answers.jsonl", "../{root}/answers.jsonl"])
 def test_what_could_not_carry_its_rewards_is_refused_before_it_is_scored(workspace, capsys, name):
     (workspace.root / "evalkit.toml").write_text('[refs.mine]\npath = "answers.jsonl"\n')

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.data import digest
-from evalkit.errors import IntegrityError
+from evalkit.errors import InputError, IntegrityError
 from evalkit.store.rows import StoredReward, checksum
 from evalkit.workspace import write_atomic
 
@@ -118,6 +118,9 @@ def write_pack(
         fingerprint: Of the reward model.
         reward_model: Its name and what the fingerprint is over, for people.
         rows: The rewards.
+
+    Raises:
+        InputError: The folder cannot be written to.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -132,7 +135,12 @@ def write_pack(
     pq.write_table(table, buffer, compression="zstd")
     data = buffer.getvalue()
     folder = reference / "rewards" / fingerprint[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {folder}: {error.strerror}", fix=f"make {reference} a writable folder"
+        ) from None
     manifest = {
         "schema": SCHEMA,
         "fingerprint": fingerprint,
