@@ -5,6 +5,7 @@ Beside the figures stands a control, a client that does what peers did: the same
 
 import logging
 import math
+import threading
 import time
 
 import numpy as np
@@ -19,7 +20,7 @@ from evalkit.reward_models.remote.dialects import Request
 from evalkit.reward_models.remote.served import ServedRewardModel
 from evalkit.store import Store
 from tests.endpoints import chat, declare, run, truth
-from tests.reward_server import AFTER, BEFORE, MODEL, SLOW, RewardServer
+from tests.reward_server import AFTER, BEFORE, MODEL, RewardServer
 
 CHATS = [chat(f"answer {i}{' poison' if i == 7 else ''}") for i in range(16)]
 POISONED = conversation_key(CHATS[7])
@@ -235,17 +236,17 @@ def test_a_slow_drip_ends_with_the_deadline(tmp_path):
     for mode in ("drip", "drip headers", "slow"):
         with RewardServer("vllm", misbehave=lambda texts, seen, mode=mode: mode) as server:
             asking = Client(declare(tmp_path / "w", server.url, timeout=0.3).endpoint)
-            begun = time.monotonic()
+            # without a deadline the drip would end by itself, and be told otherwise
             with pytest.raises(ReplyError, match=r"no whole reply within 0\.3 s"):
                 asking.ask("/v1/models")
-            assert time.monotonic() - begun < client.ATTEMPTS * (0.3 + SLOW / 10)
 
 
-def test_an_interrupt_hangs_up_on_what_is_under_way(tmp_path):
-    with RewardServer("vllm", misbehave=poison("slow", mark="answer")) as server:
+def test_an_interrupt_hangs_up_on_what_is_under_way(tmp_path, monkeypatch):
+    interrupted = threading.Event()
+    monkeypatch.setitem(BEFORE, "held", lambda h: (interrupted.wait(10), h.send(500, b"")))
+    with RewardServer("vllm", misbehave=poison("held", mark="answer")) as server:
         model = load(declare(tmp_path / "w", server.url, timeout=60.0))
-
-        real, requests, rows = model.ask, len(server.requests), model.render(CHATS[:16])
+        real, requests, rows = model.ask, len(server.requests), model.render(CHATS)
         problems = []
 
         def ask(asked):
@@ -262,7 +263,8 @@ def test_an_interrupt_hangs_up_on_what_is_under_way(tmp_path):
         model.ask = ask
         with pytest.raises(KeyboardInterrupt):
             model.rewards(rows)
-    assert problems == ["no whole reply within 60 s"]  # and not its own HTTP 500
+        interrupted.set()
+    assert problems == ["no whole reply within 60 s"]  # and not the HTTP 500 of its own end
 
 
 # Known rewards

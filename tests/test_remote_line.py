@@ -101,8 +101,13 @@ def test_hanging_up_ends_a_handshake_of_tls():
 
 def test_hanging_up_on_tls_does_not_end_the_encryption(monkeypatch):
     """TLS's own shutdown would have the rest of a request, key and all, go in the clear."""
-    unwrapped = []
-    monkeypatch.setattr(ssl.SSLSocket, "shutdown", lambda _, how: unwrapped.append(how))
+    unwrapped, real = [], ssl.SSLSocket.shutdown
+
+    def shutdown(sock, how):
+        unwrapped.append(how)
+        real(sock, how)
+
+    monkeypatch.setattr(ssl.SSLSocket, "shutdown", shutdown)
     with listening() as port:
         assert hung_up(f"https://127.0.0.1:{port}", greeting)
     assert unwrapped == []
