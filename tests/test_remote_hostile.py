@@ -3,6 +3,7 @@
 Beside the figures stands a control, a client that does what peers did: the same check catches it.
 """
 
+import contextlib
 import logging
 import math
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from evalkit.data import conversation_key, item_key
 from evalkit.errors import InputError, IntegrityError, MissingError
-from evalkit.reward_models import load
+from evalkit.reward_models import PartialBatchError, load
 from evalkit.reward_models.remote import client
 from evalkit.reward_models.remote.client import Answer, Client, ReplyError, _retry_after
 from evalkit.reward_models.remote.dialects import Request
@@ -171,6 +172,19 @@ def run_small(spec, store, items):
     return score(spec, items, store, settings=RunSettings(batch_tokens=128, progress=False))
 
 
+def test_after_three_batches_without_a_number_the_server_is_probed_and_then_counted_anew(tmp_path):
+    with RewardServer("vllm", misbehave=poison("html")) as server:
+        model = load(declare(tmp_path / "w", server.url))
+        bad, good = model.render([CHATS[7], CHATS[0]])
+        probes, told = [], []
+        model.probe = lambda: probes.append(1)
+        for row in (bad, bad, good, *[bad] * 7):
+            with contextlib.suppress(PartialBatchError):
+                model.rewards([row])
+            told.append(len(probes))
+    assert told == [0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
+
+
 def test_a_server_without_anybody_there_is_missing(tmp_path, store):
     with RewardServer("vllm") as server:
         pass
@@ -227,9 +241,11 @@ def test_patience_ends_before_all_attempts_are_made(tmp_path, monkeypatch):
 
 def test_a_request_that_is_refused_is_not_sent_again(tmp_path):
     with RewardServer("vllm", misbehave=lambda texts, seen: "413") as server:
+        asking = Client(declare(tmp_path / "w", server.url).endpoint)
         with pytest.raises(ReplyError, match="413"):
-            Client(declare(tmp_path / "w", server.url).endpoint).ask("/pooling", {"input": ["x"]})
+            asking.ask("/pooling", {"input": ["x"]})
         assert len(server.requests) == 1
+    assert not asking._lines  # of a request that is over nothing is kept
 
 
 def test_a_slow_drip_ends_with_the_deadline(tmp_path):
