@@ -1,5 +1,6 @@
 """Metric cards: what is measured of a reward model, and how it is written down."""
 
+import itertools
 import json
 import re
 import shlex
@@ -199,19 +200,35 @@ def test_equal_rewards_tie_and_equal_texts_are_one(card):
     assert pairs.longer.value == pytest.approx((0.5 + 1 + 1) / 3)
 
 
+STEP = 1 / 64  # exact in binary, so that a margin may be as large as the noise and no larger
+
+
 class Noisy(Stub):
-    """A reward moves by a hundredth in company."""
+    """A reward moves by a step in company."""
 
     def rewards(self, batch):
-        return super().rewards(batch) + 0.01 * (len(batch) > 1)
+        return super().rewards(batch) + STEP * (len(batch) > 1)
 
 
 def test_margins_within_the_noise_are_counted_with_those_of_zero(card):
-    table = {"a": 0.0, "b": 0.0, "c": 0.004, "d": 5.0}
+    table = {"a": 0.0, "b": 0.0, "c": STEP, "d": 5.0}
     found = card({"Q": list(table)}, Noisy(table), options=Options(throughput=False, noise_rows=4))
-    assert found.noise.band == pytest.approx(0.01)
+    assert found.noise.band == STEP
     assert found.same_prompt.tied.value == pytest.approx(1 / 6)
     assert found.same_prompt.within_noise.value == pytest.approx(3 / 6)
+
+
+def test_the_pairs_of_a_prompt_are_one_cluster(card):
+    found = card(ANSWERS).same_prompt
+    shares = []
+    for q, texts in ANSWERS.items():
+        rewards = [expected((Message("user", q), Message("assistant", a))) for a in texts]
+        pairs = itertools.combinations(sorted(zip(map(len, texts), rewards, strict=True)), 2)
+        shares.append(np.mean([longer > shorter for (_, shorter), (_, longer) in pairs]))
+    assert found.longer.value == pytest.approx(np.mean(shares))
+    assert found.longer.stderr == pytest.approx(np.std(shares, ddof=1) / 12**0.5)
+    for share in (found.tied, found.within_noise, found.longer):
+        assert (share.n, share.clusters) == (72, 12)
 
 
 def test_a_planted_love_of_length_is_found_and_named(card):
@@ -250,6 +267,21 @@ def test_known_rewards_are_not_computed_again(card):
     assert model.rows == 48 + 3 * 48
     card(ANSWERS, again := Stub(), options=Options(noise_rows=10))
     assert again.rows == 4 * 10  # three times for noise, once by the clock
+
+
+def test_labelled_pairs_without_a_reward_are_left_out_and_said(card, tmp_path):
+    lines = (REPOSITORY / "benchmarks" / "starter" / "pairs.jsonl").read_text().splitlines()[:30]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    model = Stub(unrenderable=[json.loads(lines[0])["messages"][-1]["content"]])
+    found = card(ANSWERS, model, options=replace(PLAIN, pairs=str(tmp_path / "pairs.jsonl")))
+    assert found.calibration.overall.n == 29
+    assert "1 of 30 pairs left out: no reward" in found.notices
+
+
+def test_what_a_user_must_know_of_the_family_is_said(card):
+    spec = fake_spec()
+    noted = replace(spec, family=replace(spec.family, note="trained on one language"))
+    assert "fake: trained on one language" in card(ANSWERS, spec=noted).notices
 
 
 def test_the_model_is_loaded_once_for_it_may_fill_its_device(card):

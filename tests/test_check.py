@@ -126,10 +126,17 @@ def test_the_rounding_of_a_smaller_dtype_is_no_finding(dtype):
     assert check(spec_of(DEMO_RM, dtype=dtype), device="cpu").findings == ()
 
 
-def test_the_embedded_model_has_no_findings():
-    checked = check(spec_of(DEMO_RM), device="cpu")
+def test_the_embedded_model_has_no_findings_and_is_left_as_it_was_loaded():
+    models = []
+
+    def loader(spec, *, device):
+        models.append(load(spec, device=device))
+        return models[-1]
+
+    checked = check(spec_of(DEMO_RM), device="cpu", load=loader)
     assert (checked.findings, checked.exit_code) == ((), 0)
     assert set(checked.inapplicable) == {"soft-cap-kernel", "squashed"}
+    assert {model.padding_side for model in models} == {"right"}
 
 
 def test_a_template_and_a_tokenizer_that_both_write_bos_are_no_fault(folder):
@@ -281,8 +288,12 @@ def test_conversations_that_are_too_long(folder):
         assert said in finding.what
 
 
-@pytest.mark.parametrize("place", ["tokenizer_config.json", "tokenizer.json"])
-def test_a_limit_at_which_others_cut_in_silence(folder, place):
+@pytest.mark.parametrize(
+    ("place", "limits", "least"),
+    [("tokenizer_config.json", {}, "8192"), ("tokenizer.json", {"n_positions": 8000}, "8000")],
+)
+def test_a_limit_at_which_others_cut_in_silence(folder, place, limits, least):
+    change(folder / "config.json", **limits)
     if place == "tokenizer.json":
         how = {"direction": "Right", "max_length": 500, "strategy": "LongestFirst", "stride": 0}
         change(folder / place, truncation=how)
@@ -290,7 +301,7 @@ def test_a_limit_at_which_others_cut_in_silence(folder, place):
         change(folder / place, model_max_length=500)
     finding = the_finding(folder, CHATS)
     assert (finding.code, finding.number, finding.unit) == ("truncated-tail", 500, "tokens")
-    assert (place in finding.what, "8192" in finding.what, finding.here) == (True, True, False)
+    assert (place in finding.what, least in finding.what, finding.here) == (True, True, False)
 
 
 @pytest.mark.parametrize("stated", [500, 1e30])
@@ -362,6 +373,36 @@ def test_any_model_of_the_protocol_is_checked_for_its_batches():
     (finding,) = checked.findings
     assert (finding.code, finding.number) == ("moves-with-batch", pytest.approx(3.5))
     assert "moves-with-padding-side" in checked.inapplicable
+
+
+class Neighbours(FakeRewardModel):
+    """A reward moves where the row before it is another than it was when all were rendered."""
+
+    def render(self, items):
+        rows = super().render(items)
+        self.place = {tuple(row.ids): i for i, row in enumerate(rows)}
+        return rows
+
+    def rewards(self, batch):
+        places = [self.place[tuple(row.ids)] for row in batch]
+        return super().rewards(batch) + 0.5 * bool(np.any(np.diff(places) != 1))
+
+
+def test_batches_are_tried_in_another_order_too():
+    (finding,) = check(fake_spec(), load=Neighbours().load).findings
+    assert (finding.code, finding.number) == ("moves-with-batch", pytest.approx(0.5))
+
+
+@pytest.mark.parametrize(("reward", "codes"), [(0.0, ["moves-with-batch"]), (1000.0, [])])
+def test_what_moves_is_held_against_the_reward_s_own_size(reward, codes):
+    """Of 1,000 float32 tells 1e-4 parts; of rewards below 8 a step of 0.02 is beyond that."""
+
+    class Rounding(FakeRewardModel):
+        def rewards(self, batch):
+            return super().rewards(batch) + 0.02 * (len(batch) > 1)
+
+    checked = check(fake_spec(), load=Rounding(drift=reward).load)
+    assert [finding.code for finding in checked.findings] == codes
 
 
 def test_a_refusal_for_moving_rewards_is_the_same_finding():

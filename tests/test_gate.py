@@ -204,6 +204,12 @@ def test_the_number_needed_is_for_the_end_that_would_decide():
     assert other == pytest.approx(one_way / 4, rel=0.02)
 
 
+def test_prompts_for_a_sure_loss_are_counted_at_the_shared_level():
+    found = two(estimate(-0.04, 0.024))  # below the margin: more prompts would fail it
+    among = verdict_of(found, *[NO_LOSS] * 10).judged[0].n_needed
+    assert among > 1.5 * only(found, NO_LOSS).n_needed
+
+
 def test_the_number_needed_is_more_than_there_were():
     # a betting interval is wider than the standard error, by which numbers are told, has it
     judged = only(one(estimate(0.6, 0.2, n=20, method="betting", stderr=0.01)))
@@ -237,9 +243,9 @@ def test_a_rule_is_asked_of_every_checkpoint_that_is_no_baseline():
 
 
 @pytest.mark.parametrize(
-    ("steps", "baseline"), [((30, 10, 20), "b"), ((30, None, 20), "a"), ((1, 1, 2), "a")]
+    ("steps", "baseline"), [((30, 10, 20), "b"), ((30, None, 20), "a"), ((2, 1, 1), "a")]
 )
-def test_previous_goes_by_steps_where_all_are_known(steps, baseline):
+def test_previous_goes_by_steps_where_all_are_known_and_differ(steps, baseline):
     names = ("a", "b", "c")
     rows = [compared(name, step=step) for name, step in zip(names, steps, strict=True)]
     pairs = itertools.combinations(names, 2)
@@ -359,6 +365,13 @@ def test_few_deciding_prompts_do_not_fail_and_pass_only_by_their_share():
     assert (judged.state, judged.n_needed) == ("inconclusive", None)
 
 
+@pytest.mark.parametrize(("deciding", "state"), [(9, "pass"), (10, "fail")])
+def test_from_ten_deciding_prompts_on_the_interval_counts(deciding, state):
+    narrow = {**estimate(-9 / 805, 0.0054), "n": 805, "clusters": 805}
+    strict = Rule("win_rate", margin=0.05, against="old", strict=True)
+    assert only(two(narrow, deciding=deciding), strict).state == state
+
+
 def with_metrics(found, metrics, *, subsets=()):
     """A result of two checkpoints whose difference is known by subset and metric."""
     found["differences"][0]["metrics"] = {
@@ -436,6 +449,7 @@ BROKEN = {
     "truth": lambda r: r["comparisons"][1]["estimates"]["win_rate"].update(low=True),
     "order": lambda r: r["comparisons"][1]["estimates"]["win_rate"].update(low=0.9, high=0.8),
     "outside": lambda r: r["comparisons"][1]["estimates"]["win_rate"].update(value=60.0, high=65.0),
+    "end outside": lambda r: r["comparisons"][1]["estimates"]["win_rate"].update(high=1.5),
     "huge": lambda r: r["comparisons"][1]["estimates"]["win_rate"].update(high=10**400),
     "level": lambda r: r["comparisons"][1]["estimates"]["win_rate"].update(level=95),
     "n": lambda r: r["comparisons"][1]["estimates"]["win_rate"].update(n=-1),

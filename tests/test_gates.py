@@ -158,6 +158,8 @@ def test_a_betting_interval_is_kept_and_widened_by_one_that_covers_at_any_level(
     low, high = at_level(found, 0.999, bounded=True)
     wide = hoeffding(0.75, 20, 0.999)
     assert (low, high) == (min(found.low, wide[0]), max(found.high, wide[1]))
+    wider = found._replace(low=0.05, high=0.99)
+    assert at_level(wider, 0.96, bounded=True) == (0.05, 0.99)
 
 
 @fast

@@ -23,7 +23,8 @@ from evalkit.report import document
 from evalkit.report import plan as report
 from evalkit.report.plan import after as report_after
 from evalkit.report.plan.tables import explained, headline, sentence
-from evalkit.statistics.planning import components, trade_off
+from evalkit.statistics.paired import prompts_needed
+from evalkit.statistics.planning import components, trade_off, variance_range
 from evalkit.store import Store, StoredReward
 from evalkit.workspace import Workspace
 from tests.fake_reward_model import fake_spec
@@ -140,6 +141,26 @@ def test_one_checkpoint_has_a_ceiling_and_two_have_none(two_of_ten):
     assert all(d.fewest <= d.prompts <= d.most <= single.ceiling for d in single.designs)
     assert single.ceiling == math.ceil(TTestPower().solve_power(effect, alpha=0.05, power=0.8))
     assert two_of_ten.plan("a", "b").ceiling is None
+
+
+def test_no_plan_asks_for_more_than_the_ceiling(world):
+    world.add("a", [[x] for x in won([0, 1] * 3)])  # in so few the variance is above ¼
+    world.add("ref", zeros(6))
+    found = world.plan("a", detect=0.05)
+    assert [d.prompts for d in found.designs] == [found.ceiling]
+
+
+def test_the_range_of_a_plan_is_at_its_level(two_of_ten):
+    (design,) = two_of_ten.plan("a", "b", level=0.8).designs
+    sides = (np.array(of, dtype=float)[:, None] for of in (A, B))
+    ends = variance_range(*sides, (1, 1), level=0.8)
+    needed = [math.ceil(prompts_needed(0.05, v, level=0.8, power=0.8)) for v in ends]
+    assert [design.fewest, design.most] == needed
+
+
+def test_the_temperature_is_in_the_signature_of_a_plan(two_of_ten):
+    found = two_of_ten.plan("a", metric="win_probability", temperature=2.0)
+    assert found.signature.temperature == "2.0"
 
 
 def test_a_completion_counts_against_all_of_a_reference_s(world):
@@ -294,6 +315,13 @@ def test_missing_rewards_stop_the_plan_and_name_the_command(two_of_ten):
     assert dropped.signature.left_out == 3
     assert "3 of 10 prompts are not in the pilot" in dropped.notices
     assert dropped.components.mean == pytest.approx(np.mean(A[3:]) - 0.5)
+
+
+def test_a_prompt_with_one_unknown_reward_of_several_is_left_out(world):
+    world.add("a", [[1.0, 3.0], [-1.0, None], [2.0, 2.5], [0.5, -1.0]])
+    world.add("ref", zeros(4))
+    found = world.plan("a", missing="drop")
+    assert (found.prompts, found.components.mean) == (3, pytest.approx(2.5 / 3 - 0.5))
 
 
 def test_unmatched_prompts_are_refused_or_left_out(two_of_ten):
@@ -514,17 +542,21 @@ def saved_of(world, *names, **options):
     return json.loads(document.to_json(run_of(found)))
 
 
-@pytest.fixture
-def named(rich):
-    """The same sets under names that a result can be traced back to."""
+def under_names(world):
+    """The sets under names that a result can be traced back to."""
     lines = [f'[{table}.{name}]\npath = "{name}.jsonl"' for table, name in
              (("checkpoints", "a"), ("checkpoints", "b"), ("refs", "ref"))]  # fmt: skip
-    (rich.folder / "evalkit.toml").write_text("\n".join(lines))
-    return rich
+    (world.folder / "evalkit.toml").write_text("\n".join(lines))
+    return world
 
 
-def outcomes_of(world, name):
-    """(60, 3) from the store, by hand."""
+@pytest.fixture
+def named(rich):
+    return under_names(rich)
+
+
+def margins_of(world, name):
+    """(60, K) from the store, by hand."""
     rewards = {}
     for which in (name, "ref"):
         rows = [*map(json.loads, (world.folder / f"{which}.jsonl").read_text().splitlines())]
@@ -535,7 +567,11 @@ def outcomes_of(world, name):
         ]  # fmt: skip
         known = world.store.lookup(SPEC.fingerprint, keys)
         rewards[which] = np.array([known[key].reward for key in keys]).reshape(60, -1)
-    return (rewards[name] > rewards["ref"]).astype(float)
+    return rewards[name] - rewards["ref"]
+
+
+def outcomes_of(world, name):
+    return (margins_of(world, name) > 0).astype(float)
 
 
 def test_more_completions_instead_of_prompts_cut_their_own_part(named):
@@ -559,6 +595,48 @@ def test_more_completions_instead_of_prompts_cut_their_own_part(named):
         assert u.judged.n_needed > u.instead[0].prompts > u.instead[-1].prompts > u.floor
         (line,) = [x for x in explained(u) if "more completions each" in x] or [""]
         assert bool(line) == u.feasible
+
+
+def undecided_by(world, rule, saved):
+    (u,) = settle(saved, Policy((rule,)), world.workspace, world.store).undecided
+    assert u.judged.n_needed
+    return u
+
+
+def test_more_completions_are_counted_at_the_result_s_own_temperature(named):
+    saved = saved_of(named, "a", temperature=3.0)
+    value = saved["comparisons"][0]["estimates"]["win_probability"]["value"]
+    u = undecided_by(named, Rule("win_probability", bound=value - 0.01), saved)
+    p = expit(margins_of(named, "a") / 3)
+    within, mean = p.var(axis=1, ddof=1).mean(), p.mean(axis=1)
+    between = mean.var(ddof=1) - within / 3
+    shares = [(between + within / k) / mean.var(ddof=1) for k in (4, 8, 16)]
+    assert [x.prompts for x in u.instead] == [math.ceil(u.judged.n_needed * s) for s in shares]
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_uneven_completions_do_not_tell_what_more_would_do(world, most):
+    """The gate goes by all of them, the components by as many as each prompt has."""
+    rng = np.random.default_rng(12)
+    world.add("a", [rng.normal(0.2, 1, most if i % 2 else 2).tolist() for i in range(60)])
+    world.add("ref", zeros(60))
+    saved = saved_of(under_names(world), "a")
+    value = saved["comparisons"][0]["estimates"]["win_rate"]["value"]
+    u = undecided_by(world, Rule("win_rate", bound=value - 0.03), saved)
+    assert (len(u.instead), u.floor is None) == ((3, False) if most == 2 else (0, True))
+
+
+@pytest.mark.parametrize("deciding", [9, 10])
+def test_where_few_prompts_decide_their_variance_tells_nothing(world, deciding):
+    outcomes = np.random.default_rng(13).integers(0, 2, (60, 2))
+    world.add("a", won(outcomes))
+    outcomes[:deciding, 0] = 1 - outcomes[:deciding, 0]
+    world.add("b", won(outcomes))
+    world.add("ref", zeros(60))
+    saved = saved_of(under_names(world), "a", "b")
+    rule = Rule("win_rate", margin=0.05, against="a", checkpoint="b")
+    u = undecided_by(world, rule, saved)
+    assert (u.judged.deciding, len(u.instead)) == (deciding, 0 if deciding < 10 else 3)
 
 
 def test_what_is_not_at_hand_or_changed_is_not_guessed(named):

@@ -277,6 +277,21 @@ def test_the_range_of_normal_differences_is_that_of_the_chi_square():
     assert (low, high) == pytest.approx(ends, rel=0.02)
 
 
+def test_the_range_is_that_of_leaving_one_prompt_out_at_a_time():
+    rng = np.random.default_rng(5)
+    shapes = ((200, 1, 1), (200, 4, 1), (200, 4, 4))
+    a, b = (
+        sum(s * rng.normal(size=of) for s, of in zip((1, 1, 2), shapes, strict=True)) for _ in "ab"
+    )
+    left = [components(np.delete(a, i, 0), np.delete(b, i, 0)) for i in range(200)]
+    for k, r in ((1, 1), (4, 4), (1, 16)):
+        of = np.array([one.variance((k, k), r) for one in left])
+        stderr = math.sqrt(199 / 200 * np.sum((of - of.mean()) ** 2))
+        reach = stats.t.ppf(0.975, 199) * stderr / components(a, b).variance((k, k), r)
+        low, high = variance_range(a, b, (k, k), r)
+        assert math.log(high / low) / 2 == pytest.approx(reach, rel=0.05)
+
+
 @fast
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 2))
 def test_the_range_holds_the_variance_and_follows_order_and_scale(seed, k, references):

@@ -7,7 +7,7 @@ import pytest
 
 from evalkit.data import Message, conversation_key
 from evalkit.errors import InputError, MissingError, RefusedModelError
-from evalkit.reward_models import load
+from evalkit.reward_models import Rendered, load
 from evalkit.reward_models.lookup import find_reward_model
 from evalkit.reward_models.remote import client, dialects
 from evalkit.reward_models.remote.client import ReplyError
@@ -413,3 +413,27 @@ def test_the_names_of_models():
     for other in ("org/other", f"{MODEL}-mini", f"x{MODEL}", "", *versions):
         with pytest.raises(MissingError):
             check_same_model({"model": other}, MODEL)
+
+
+def test_text_embeddings_inference_is_told_to_cut_nothing():
+    """Without it a server started with --auto-truncate, its default, cuts and says nothing."""
+    for name, texts in (("tei-predict", ("a",)), ("tei-rerank", ("q", "a"))):
+        asked = dialects.Request("m", [Rendered([1], texts=texts)], raw=True)
+        assert dialects.dialects()[name].body(asked)["truncate"] is False
+
+
+def test_infinity_strips_what_it_reads():
+    for name in ("infinity-classify", "infinity-rerank"):
+        assert dialects.dialects()[name].text_as_read(" Paris. \n", None) == "Paris."
+
+
+def test_true_is_no_index():
+    with pytest.raises(ReplyError, match="index true"):
+        dialects.by_index([{"index": True}, {"index": 0}], 2)
+
+
+def test_tokens_are_counted_where_every_row_says_its_own():
+    rows = [{"meta_info": {"prompt_tokens": n}} for n in (3, 4)]
+    tokens = dialects.dialects()["sglang-classify"].tokens
+    assert tokens(rows) == 7
+    assert tokens([*rows, {"meta_info": {}}]) is None

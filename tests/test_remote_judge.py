@@ -14,7 +14,7 @@ from evalkit.contrasts import compared as run_of
 from evalkit.data import Pair, item_key
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.report import document
-from evalkit.reward_models import load
+from evalkit.reward_models import PartialBatchError, load
 from evalkit.reward_models.remote import client, judge
 from evalkit.reward_models.remote.asking import UnreadableError
 from evalkit.scoring import RunSettings
@@ -174,6 +174,15 @@ def test_a_verdict_that_cannot_be_read_is_a_reason_and_is_asked_for_again(tmp_pa
         asked = server.rows - before
     assert (len(again.rewards), again.forwards) == (4, 2)
     assert sum("ours 1" in p or "ours 2" in p for p in asked.elements()) == 2
+
+
+def test_verdicts_that_cannot_be_read_are_no_silence_that_is_paid_for_with_a_probe(tmp_path):
+    with RewardServer("openai", judge=lambda _: "Both are fine.") as server:
+        model = load(declared(tmp_path / "w", server))
+        model.probe = lambda: pytest.fail("asked for what nobody wants to know")
+        for row in model.render(pairs(4)):
+            with pytest.raises(PartialBatchError):
+                model.rewards([row])
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,17 @@ def full():
         yield port
 
 
-def ended(url, **keys):
-    """How long a request goes on after it is hung up, and how."""
-    asking = Client(Endpoint(url, "m", **{"timeout": 30.0, **keys}))
+def until(happened):
+    """Wait for a state, however slow the machine is."""
+    end = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def hung_up(url, stands):
+    """Whether a request is refused once it is hung up where its line stands as said."""
+    asking = Client(Endpoint(url, "m", timeout=60.0))
     said = []
 
     def ask():
@@ -65,37 +73,57 @@ def ended(url, **keys):
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    time.sleep(0.2)
-    begun = time.monotonic()
+    until(lambda: any(map(stands, list(asking._lines))))
+    assert not said
     asking.close()
-    thread.join(5)
-    assert said
-    return time.monotonic() - begun
+    thread.join(20)  # a third of what it would wait by itself
+    return bool(said)
 
 
-def slow_lookup(monkeypatch, seconds):
-    real = socket.getaddrinfo
+def connecting(line):
+    """Its socket has a port of its own from the call to connect on."""
+    return line._socket is not None and line._socket.getsockname()[1] > 0
 
-    def lookup(*args, **keys):
-        time.sleep(seconds)
-        return real(*args, **keys)
 
-    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+def greeting(line):
+    return isinstance(line._socket, ssl.SSLSocket)
 
 
 def test_hanging_up_ends_a_request_that_is_still_connecting():
     with full() as port:
-        assert ended(f"http://127.0.0.1:{port}") < 1
+        assert hung_up(f"http://127.0.0.1:{port}", connecting)
 
 
 def test_hanging_up_ends_a_handshake_of_tls():
     with listening() as port:
-        assert ended(f"https://127.0.0.1:{port}") < 1
+        assert hung_up(f"https://127.0.0.1:{port}", greeting)
+
+
+def test_hanging_up_on_tls_does_not_end_the_encryption(monkeypatch):
+    """TLS's own shutdown would have the rest of a request, key and all, go in the clear."""
+    unwrapped, real = [], ssl.SSLSocket.shutdown
+
+    def shutdown(sock, how):
+        unwrapped.append(how)
+        real(sock, how)
+
+    monkeypatch.setattr(ssl.SSLSocket, "shutdown", shutdown)
+    with listening() as port:
+        assert hung_up(f"https://127.0.0.1:{port}", greeting)
+    assert unwrapped == []
 
 
 def test_hanging_up_ends_the_lookup_of_a_name(monkeypatch):
-    slow_lookup(monkeypatch, 4)
-    assert ended("http://127.0.0.1:9") < 1
+    looked_up, answered = threading.Event(), threading.Event()
+
+    def lookup(*_, **__):
+        looked_up.set()
+        answered.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    assert hung_up("http://127.0.0.1:9", lambda _: looked_up.is_set())
+    answered.set()
 
 
 def test_nothing_is_asked_after_hanging_up():
@@ -111,26 +139,40 @@ def test_nothing_is_asked_after_hanging_up():
 
 def test_a_deadline_that_passes_while_connecting_is_not_lost(monkeypatch):
     """The one alarm of a deadline may find no socket yet; what connects after it must end too."""
-    real = socket.socket.connect
+    real, heard = socket.socket.connect, []
 
     def connect(sock, address):
-        time.sleep(0.4)
+        until(lambda: all(line.hung_up for line in asking._lines))
         return real(sock, address)
 
-    def drip(connection):
-        with contextlib.suppress(OSError), connection:
-            connection.recv(4096)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n")
-            for _ in range(20):
-                time.sleep(0.1)
-                connection.sendall(b" ")
+    def hear(connection):
+        with connection:
+            heard.append(connection.recv(4096))
 
     monkeypatch.setattr(socket.socket, "connect", connect)
-    with listening(drip) as port:
-        begun = time.monotonic()
+    with listening(hear) as port:
+        asking = Client(Endpoint(f"http://127.0.0.1:{port}", "m", timeout=0.2))
         with pytest.raises(MissingError, match=r"no whole reply within 0\.2 s"):
-            Client(Endpoint(f"http://127.0.0.1:{port}", "m", timeout=0.2)).ask("/x")
-        assert time.monotonic() - begun < 1
+            asking.ask("/x")
+        until(lambda: heard)
+    assert heard == [b""]
+
+
+def test_the_next_address_is_tried_where_one_refuses(monkeypatch):
+    """`localhost` is ::1 first, where most servers do not listen."""
+
+    def answer(connection):
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{"a":1}')
+
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        closed = gone.getsockname()
+    with listening(answer) as port:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        found = [(*kind, closed), (*kind, ("127.0.0.1", port))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert Client(Endpoint(f"http://localhost:{port}", "m", timeout=20.0)).ask("/x") == {"a": 1}
 
 
 def test_a_line_that_was_hung_up_connects_no_more():

@@ -110,11 +110,41 @@ def test_the_difference_of_windows_is_that_of_the_means_by_prompt():
 def test_both_alarms_share_the_error():
     from evalkit.pairing import bootstrap_keys
     from evalkit.statistics.sequential import Plan
-    from evalkit.statistics.tracking import degradation_alarms
+    from evalkit.statistics.tracking import cusum, degradation_alarms
 
     (curve,) = track([run(PEAK)], options=Options(level=0.9, planned=12)).curves
-    keys = bootstrap_keys(curve.prompt_id.tolist(), 0)
-    assert curve.looks == degradation_alarms(curve.outcomes, keys, Plan(looks=12, level=0.95))
+    keys, half = bootstrap_keys(curve.prompt_id.tolist(), 0), Plan(looks=12, level=0.95)
+    assert curve.looks == degradation_alarms(curve.outcomes, keys, half)
+    np.testing.assert_array_equal(curve.cusum.limits, cusum(curve.outcomes, keys, half).limits)
+
+
+def test_every_interval_of_a_run_has_the_level_that_was_asked_for():
+    both = [run(PEAK, n=100), run(PEAK, n=100, model="other", seed=1)]
+    found = track(both, options=Options(level=0.8))
+    curve = found.curves[0]
+    levels = {p.estimate.level for p in curve.points} | {p.band.level for p in curve.points}
+    levels |= {d.estimate.level for d in curve.differences}
+    levels |= {curve.best.level, curve.change.level}
+    levels |= {curve.chosen.naive.level, curve.chosen.corrected.level}
+    levels |= {found.consensus.orders[0, 1].level, found.consensus.agreement.unanimous.level}
+    assert levels == {0.8}
+
+
+def test_the_seed_moves_the_resamples_and_the_signature():
+    one, other = (track([run(PEAK[:4], n=60)], options=Options(seed=s)) for s in (0, 1))
+    assert one.curves[0].points[3].band.low != other.curves[0].points[3].band.low
+    assert one.signature != other.signature
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"seed": 1}, {"window": 2}, {"level": 0.9}, {"planned": 20}, {"proxy": "ours"},
+     {"metric": "win_probability"}],
+    ids=str,
+)  # fmt: skip
+def test_every_choice_that_moves_a_number_is_in_the_signature(changed):
+    both = [run(UP[:3], n=20), run(UP[:3], n=20, model="other", seed=1)]
+    assert track(both).signature != track(both, options=Options(**changed)).signature
 
 
 def test_few_checkpoints_are_said_to_allow_no_alarm_yet():
@@ -579,7 +609,8 @@ def damaged(line):
     yield line.replace('"step": 100', '"step": 150'), "'checksum' does not match"
     entry["prompts"][first][0] = 1.0 - entry["prompts"][first][0]
     yield json.dumps(entry), "'checksum' does not match"
-    for row in ([1.0], [2.0, 0.5, 9.0], [True, 0.5, 9.0], ["1", 0.5, 9.0], [-0.5, None, None]):
+    for row in ([1.0], [2.0, 0.5, 9.0], [1.0, 1.5, 9.0], [True, 0.5, 9.0], ["1", 0.5, 9.0],
+                [-0.5, None, None]):  # fmt: skip
         entry["prompts"][first] = row
         yield json.dumps(entry), "'prompts' must map"
     yield json.dumps({**entry, "schema_version": 1}), "'schema_version' must be 2"

@@ -17,7 +17,7 @@ from evalkit.report import track as report
 from evalkit.track import Options, track
 from evalkit.track.history import read_history
 from tests.test_contrasts import side
-from tests.test_track import PEAK, at, held, run
+from tests.test_track import PEAK, UP, at, held, run
 
 HALF = Rule("win_rate", bound=0.5)
 NO_LOSS = Rule("win_rate", margin=0.05, against="previous")
@@ -235,6 +235,18 @@ def test_an_alarm_takes_no_share_of_the_error_and_says_where_it_is_raised():
     names = [curve.points[t].checkpoint for t in curve.alarms]
     assert alarm.reason == f"decline under {curve.reward_model} at {', '.join(names)}"
     assert (alarm.value, alarm.limit, alarm.low) == (1.0, 0.0, None)
+
+
+def test_a_monitor_s_alarm_fails_the_run_by_itself():
+    both = [run(PEAK, model="other", seed=1), run(UP, model="ours")]
+    found = judged(both, ALARM, options=Options(proxy="ours"))
+    (alarm,), (monitor,) = found.verdict.judged, found.monitors
+    names = [found.curves[0].points[t].checkpoint for t in monitor.alarms["turned"]]
+    said = f"over-optimisation (turned) of {monitor.proxy} against {monitor.held_out} at "
+    assert said + ", ".join(names) in alarm.reason
+    turned = replace(monitor, looks=tuple(x for x in monitor.looks if not x.hard))
+    assert turned.alarms["turned"]
+    assert replace(found, curves=(), monitors=(turned,)).alarmed
 
 
 def test_a_comparison_has_no_alarms_so_that_it_cannot_pass_for_none():
