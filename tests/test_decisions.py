@@ -11,7 +11,7 @@ import pytest
 
 from evalkit import validate
 from evalkit.gate import judge, read_result
-from evalkit.report import decisions as report
+from evalkit.report.validation import decisions as report
 from evalkit.statistics.over_optimisation import over_optimisation
 from evalkit.statistics.sequential import Plan
 from evalkit.validate import Decision, decide, decisions, gates, tracking

@@ -22,7 +22,6 @@ from evalkit.contrasts import compared as run_of
 from evalkit.data import CompletionSet, Message, Prompt, Rewards
 from evalkit.errors import InputError
 from evalkit.gate import Policy, Rule, Verdict, judge, read_policy, read_result
-from evalkit.gate.saved import SCHEMA_VERSION
 from evalkit.pairing import TieRule, pair
 from evalkit.report import document, gate
 from evalkit.statistics.gates import regression_state
@@ -795,7 +794,6 @@ def saved_comparison(tmp_path, rewards):
 
 
 def test_a_saved_comparison_is_judged(tmp_path):
-    assert SCHEMA_VERSION == document.SCHEMA_VERSION
     rng = np.random.default_rng(0)
     skill = rng.normal(size=300)
     old, new = skill + rng.normal(size=300), skill + rng.normal(size=300) - 0.8

@@ -19,7 +19,7 @@ from evalkit.data import CompletionSet, Message, Prompt, Rewards
 from evalkit.pairing import TieRule, pair
 from evalkit.report import comparisons as report
 from evalkit.report import tables
-from evalkit.report.layout import escape
+from evalkit.report.layout import escape, json_document
 from evalkit.report.track import tables as track_tables
 from evalkit.reward_models.families import family
 from evalkit.reward_models.spec import RewardModelSpec
@@ -284,3 +284,18 @@ def test_an_end_of_an_interval_is_rounded_as_its_value_is():
 @pytest.mark.parametrize("undefined", [None, math.nan, math.inf])
 def test_an_undefined_difference_is_no_number(undefined):
     assert tables.points(undefined) == "n/a"
+
+
+def test_json_holds_a_lone_surrogate_as_an_escape_and_all_else_as_it_is():
+    # no encoding has it, and a name read from somebody's JSON may
+    written = json_document({"name": "\ud800ü\u2028", "n": None})
+    assert written == '{\n  "name": "\\ud800ü\u2028",\n  "n": null\n}\n'.encode()
+    assert json.loads(written) == {"name": "\ud800ü\u2028", "n": None}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        json_document({"n": math.nan})
+
+
+def test_every_reports_json_takes_a_lone_surrogate():
+    found = comparison()
+    named = dataclasses.replace(found, notices=("\ud800",))
+    assert json.loads(report.to_json(compared([named])))["comparisons"][0]["notices"] == ["\ud800"]

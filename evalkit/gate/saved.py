@@ -19,9 +19,9 @@ from evalkit.gate.policy import ALARM, METRICS, RATES, Rule
 from evalkit.statistics.gates import Interval
 from evalkit.text import clip, listing
 
-SCHEMA_VERSION = 1  # of `evalkit.report.document` and `evalkit.report.track.document`
+SCHEMA_VERSION = 1  # of what `evalkit compare` and `evalkit track` save
 LEVELS, MOST_ROWS, LARGEST = (1e-6, 1 - 1e-9), 10**12, 1e100  # beyond them nothing is a result
-HARD = ("hard", "turned")  # alarms of a monitor that a gate goes by
+ALARMS = ("hard", "turned")  # of a monitor; what is soft is no alarm
 SAME_DIFFERENCE = {"margin": "mean_reward"}  # against one reference
 ANEW = "write it anew: evalkit compare … -o result.json, or evalkit track … -o run.json"
 
@@ -255,7 +255,7 @@ def _raised(run: Mapping[str, Any]) -> Iterator[str]:
     for monitor in (_table(row, "monitors") for row in _list(run.get("monitors"), "monitors")):
         pair = f"{_text(monitor, 'proxy')} against {_text(monitor, 'held_out')}"
         kinds = _table(monitor.get("alarms"), "alarms")
-        for kind in HARD:
+        for kind in ALARMS:
             if at := _names(kinds.get(kind), kind):
                 yield f"over-optimisation ({kind}) of {pair} at {listing(at)}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from evalkit.report.layout import (
     aligned,
     csv_lines,
     escape,
+    json_document,
     markdown_signature,
     markdown_table,
 )
@@ -62,8 +62,7 @@ def to_csv(found: BestOfN) -> bytes:
 
 def to_json(found: BestOfN) -> bytes:
     """The document as indented JSON, the same bytes on every run."""
-    text = json.dumps(document(found), indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
+    return json_document(document(found))
 
 
 def document(found: BestOfN) -> dict[str, object]:
@@ -120,7 +119,7 @@ def figure(found: BestOfN) -> Figure:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from evalkit.report.plots import SETTINGS, STYLES
+    from evalkit.report.plots import SETTINGS, STYLES, caption
 
     panels = _columns(found)
     names = [name for name in panels if not name.endswith("gain")]
@@ -131,14 +130,13 @@ def figure(found: BestOfN) -> Figure:
             _draw(panel, found, name, (colour, marker))
             label = printable(panels[name]) + (", in %" if name == "win_rate" else "")
             panel.set_ylabel("\n".join(textwrap.wrap(label, 40)))
-        lines = [_title(found), *summary(found), *found.notices]
-        width = 70 * len(names)
-        wrapped = [x for line in lines for x in textwrap.wrap(printable(line), width)]
-        drawn.supxlabel("\n".join(wrapped), fontsize=7, x=0.01, ha="left")
+        caption(drawn, [_title(found), *summary(found), *found.notices], 70 * len(names))
     return drawn
 
 
 def _draw(axes: Axes, found: BestOfN, name: str, style: tuple[str, str]) -> None:
+    from evalkit.report.plots import GREY
+
     colour, marker = style
     scale = 100 if name == "win_rate" else 1
     estimates = [(math.sqrt(p.kl), p.estimates[name]) for p in found.points]
@@ -148,7 +146,7 @@ def _draw(axes: Axes, found: BestOfN, name: str, style: tuple[str, str]) -> None
         if e.low is not None and e.high is not None:
             axes.plot([x, x], [scale * e.low, scale * e.high], color=colour, linewidth=1)
     if name == "win_rate":
-        axes.axhline(50, color="#767676", linewidth=1, linestyle="--")
+        axes.axhline(50, color=GREY, linewidth=1, linestyle="--")
         axes.set_ylim(0, 100)
     axes.set_xlabel("√KL of best of k, in √nats")
     above = axes.secondary_xaxis("top")

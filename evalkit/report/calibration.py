@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evalkit.calibrate import Calibration, Group, Reliability
-from evalkit.report.document import SCHEMA_VERSION
-from evalkit.report.layout import Writers, aligned, escape, markdown_signature, markdown_table
+from evalkit.report.layout import (
+    Writers,
+    aligned,
+    escape,
+    images,
+    json_document,
+    markdown_signature,
+    markdown_table,
+)
 from evalkit.report.tables import UNDEFINED, amount, rate
 from evalkit.statistics.intervals import Estimate
 from evalkit.text import count, printable
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SCHEMA_VERSION = 1
 NO_TEMPERATURE: Mapping[str, str] = {
     "separable": "no margin is ever wrong, so the loss falls for ever as T goes to 0; harder or "
     "more pairs would bound it",
@@ -202,23 +209,20 @@ def _reliability(r: Reliability) -> dict[str, object]:
 
 def to_json(c: Calibration) -> bytes:
     """The document as indented JSON, the same bytes on every run."""
-    text = json.dumps(document(c), indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
+    return json_document(document(c))
 
 
 def figure(c: Calibration) -> Figure:
     """Confidence against outcome, raw and calibrated, each bin with its interval."""
-    import textwrap
-
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from evalkit.report.plots import SETTINGS
+    from evalkit.report.plots import GREY, SETTINGS, caption
 
     with mpl.rc_context(SETTINGS):
         found = Figure(figsize=(6, 5), layout="constrained")
         axes = found.subplots()
-        axes.plot([50, 100], [50, 100], color="#767676", linewidth=1, linestyle="--")
+        axes.plot([50, 100], [50, 100], color=GREY, linewidth=1, linestyle="--")
         for place, r in enumerate(filter(None, (c.raw, c.calibrated))):
             _draw(axes, r, place)
         axes.set_xlim(49, 101)
@@ -227,9 +231,7 @@ def figure(c: Calibration) -> Figure:
         level = f"{100 * c.temperature.level:g} % interval of each bin"
         axes.set_ylabel(f"how often it was the chosen one in %, {level}")
         axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-        said = [_title(c), *c.notices]
-        lines = [line for note in said for line in textwrap.wrap(printable(note), 95)]
-        found.supxlabel("\n".join(lines), fontsize=7, x=0.01, ha="left")
+        caption(found, [_title(c), *c.notices], 95)
     return found
 
 
@@ -246,18 +248,11 @@ def _draw(axes: Axes, r: Reliability, place: int) -> None:
     axes.plot(x, y, marker=marker, markersize=4, color=colour, linewidth=1.2, label=label)
 
 
-def _image(c: Calibration, kind: Literal["svg", "png"]) -> bytes:
-    from evalkit.report.plots import render
-
-    return render(figure(c), kind)
-
-
 WRITERS = Writers[Calibration](
     {
         ".json": to_json,
         ".md": to_markdown,
-        ".svg": lambda c: _image(c, "svg"),
-        ".png": lambda c: _image(c, "png"),
+        **images(figure),
     }
 )
 check_output, write = WRITERS.check, WRITERS.write

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from evalkit.check import Checked, Finding
-from evalkit.report.document import SCHEMA_VERSION
-from evalkit.report.layout import Writers, escape, markdown_table
+from evalkit.report.layout import Writers, escape, json_document, markdown_table
 from evalkit.text import count, printable
+
+SCHEMA_VERSION = 1
 
 
 def headline(c: Checked) -> str:
@@ -51,7 +51,7 @@ def to_markdown(c: Checked) -> bytes:
 def to_json(c: Checked) -> bytes:
     """Everything a program needs, as indented JSON, the same bytes on every run."""
     document = {"schema_version": SCHEMA_VERSION, **asdict(c), "exit_code": c.exit_code}
-    return f"{json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
+    return json_document(document)
 
 
 def _number(f: Finding) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from evalkit.contrasts import Compared
 from evalkit.data import digest
 from evalkit.errors import InputError
 from evalkit.report.document import document, to_json, to_prompt_lines
-from evalkit.report.layout import Writers
+from evalkit.report.layout import Writers, images
 from evalkit.report.tables import to_csv, to_markdown, to_text
 from evalkit.workspace import slug
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "check_output",
@@ -34,10 +37,10 @@ def to_html(found: Compared) -> bytes:
     return html.render(found)
 
 
-def _drawn(found: Compared, kind: Literal["svg", "png"]) -> bytes:
-    from evalkit.report import plots
+def _figure(found: Compared) -> Figure:
+    from evalkit.report.plots import comparison_figure
 
-    return plots.render(plots.comparison_figure(found.comparisons), kind)
+    return comparison_figure(found.comparisons)
 
 
 WRITERS = Writers[Compared](
@@ -46,8 +49,7 @@ WRITERS = Writers[Compared](
         ".jsonl": to_prompt_lines,
         ".csv": to_csv,
         ".md": to_markdown,
-        ".svg": lambda found: _drawn(found, "svg"),
-        ".png": lambda found: _drawn(found, "png"),
+        **images(_figure),
         ".html": to_html,
     }
 )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
 
 from evalkit.comparison import Comparison, Group
 from evalkit.contrasts import Compared, Contrast
+from evalkit.gate.saved import SCHEMA_VERSION
 from evalkit.report import gate
-
-SCHEMA_VERSION = 1
+from evalkit.report.layout import json_document
 
 
 def document(found: Compared) -> dict[str, object]:
@@ -29,12 +28,7 @@ def document(found: Compared) -> dict[str, object]:
 
 def to_json(found: Compared) -> bytes:
     """The document as indented JSON, the same bytes on every run."""
-    return encoded(document(found))
-
-
-def encoded(found: Mapping[str, object]) -> bytes:
-    """A document as indented JSON."""
-    return f"{json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
+    return json_document(document(found))
 
 
 def to_prompt_lines(found: Compared) -> bytes:

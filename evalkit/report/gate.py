@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from evalkit.gate import SEVERITY, Judged, Verdict
-from evalkit.report.layout import Block, Writers, aligned, escape
+from evalkit.report.layout import Block, Writers, aligned, escape, json_document
 from evalkit.statistics.gates import State
 from evalkit.text import count, printable
 
@@ -56,8 +55,7 @@ def gated(verdict: Verdict | None) -> list[Block]:
 
 def to_json(verdict: Verdict) -> bytes:
     """The document as indented JSON."""
-    text = json.dumps(document(verdict), indent=2, ensure_ascii=False, allow_nan=False)
-    return _encoded(text + "\n")
+    return json_document(document(verdict))
 
 
 def document(verdict: Verdict) -> dict[str, Any]:

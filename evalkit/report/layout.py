@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from evalkit.errors import InputError
 from evalkit.text import did_you_mean, listing, printable
 from evalkit.workspace import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Result = TypeVar("Result")
 
@@ -79,6 +84,15 @@ def csv_lines(records: Sequence[Mapping[str, object]]) -> bytes:
     return buffer.getvalue().encode()
 
 
+def json_document(found: Mapping[str, object]) -> bytes:
+    """A document as indented JSON; numbers that JSON does not have are an error.
+
+    Names may hold lone surrogates, which no encoding has: escaped, they are what JSON calls them.
+    """
+    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode(errors="backslashreplace")
+
+
 class Writers(dict[str, Callable[[Result], bytes]]):
     """Suffix of a file -> what makes its bytes out of a result."""
 
@@ -104,6 +118,17 @@ class Writers(dict[str, Callable[[Result], bytes]]):
         """Write exactly `path`, in the format of its suffix."""
         self.check(path)
         write_atomic(path, self[path.suffix](result))
+
+
+def images(draw: Callable[[Result], Figure]) -> dict[str, Callable[[Result], bytes]]:
+    """The writers of a figure as SVG and PNG; matplotlib is imported when one is drawn."""
+
+    def drawn(result: Result, kind: Literal["svg", "png"]) -> bytes:
+        from evalkit.report.plots import render
+
+        return render(draw(result), kind)
+
+    return {".svg": partial(drawn, kind="svg"), ".png": partial(drawn, kind="png")}
 
 
 def guard(value: object) -> object:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from evalkit.data import FloatArray
@@ -14,6 +12,7 @@ from evalkit.report.layout import (
     csv_lines,
     escape,
     group_lines,
+    json_document,
     markdown_signature,
     markdown_table,
 )
@@ -58,8 +57,7 @@ def to_markdown(board: Leaderboard) -> bytes:
 
 def to_json(board: Leaderboard) -> bytes:
     """The document as indented JSON, the same bytes on every run."""
-    text = json.dumps(document(board), indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
+    return json_document(document(board))
 
 
 def document(board: Leaderboard) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -19,6 +19,7 @@ from evalkit.text import printable
 # The four Okabe-Ito colours with a contrast of at least 3 on white and on near-black, each with
 # its own marker, so that colour never carries meaning alone.
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
+GREY = "#767676"
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "evalkit",
@@ -39,7 +40,7 @@ def comparison_figure(comparisons: Sequence[Comparison]) -> Figure:
         left, right = figure.subplots(1, 2)
         _draw_intervals(left, rows, comparisons)
         _draw_margins(right, comparisons)
-        _caption(figure, comparisons)
+        caption(figure, dict.fromkeys(n for c in comparisons for n in c.notices), 150)
     return figure
 
 
@@ -58,6 +59,37 @@ def margin_figure(comparisons: Sequence[Comparison]) -> Figure:
         figure = Figure(figsize=(7.5, 3.2), layout="constrained")
         _draw_margins(figure.subplots(), comparisons)
     return figure
+
+
+def caption(figure: Figure, said: Iterable[str], width: int) -> int:
+    """Write below a figure what a reader of it alone must know.
+
+    Args:
+        figure: What is written on.
+        said: Sentences.
+        width: Characters of a line.
+
+    Returns:
+        The number of lines.
+    """
+    lines = [line for text in said for line in textwrap.wrap(printable(text), width)]
+    with mpl.rc_context(SETTINGS):
+        figure.supxlabel("\n".join(lines), fontsize=7, x=0.01, ha="left")
+    return len(lines)
+
+
+def captioned(figure: Figure, said: Iterable[str]) -> Figure:
+    """A figure that grows by its caption."""
+    lines = caption(figure, said, 130)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.14 * lines)
+    return figure
+
+
+def short(name: str, most: int) -> str:
+    """A name cut in the middle: its end often tells it from others."""
+    text = printable(name)
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 + 1 :]}"
 
 
 def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
@@ -81,17 +113,10 @@ def _interval_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, int, Es
     return rows
 
 
-def _caption(figure: Figure, comparisons: Sequence[Comparison]) -> None:
-    """What a reader of the figure alone must know."""
-    notices = dict.fromkeys(notice for c in comparisons for notice in c.notices)
-    lines = [line for notice in notices for line in textwrap.wrap(printable(notice), 150)]
-    figure.supxlabel("\n".join(lines), fontsize=7, x=0.01, ha="left")
-
-
 def _draw_intervals(
     axes: Axes, rows: Sequence[tuple[str, int, Estimate]], comparisons: Sequence[Comparison]
 ) -> None:
-    axes.axvline(50, color="#767676", linewidth=1, linestyle="--")
+    axes.axvline(50, color=GREY, linewidth=1, linestyle="--")
     for y, (_, i, e) in enumerate(rows):
         colour, marker = STYLES[i % len(STYLES)]
         if e.value is None:
@@ -112,7 +137,7 @@ def _draw_margins(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     edges = np.linspace(min(low, 0.0), max(high, 0.0), BINS + 1)
     if edges[0] == edges[-1]:
         edges = np.linspace(-1.0, 1.0, BINS + 1)
-    axes.axvline(0, color="#767676", linewidth=1, linestyle="--")
+    axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
     for c, values, (colour, _) in zip(comparisons, margins, STYLES, strict=False):
         label = _label(c)
         axes.hist(

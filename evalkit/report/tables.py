@@ -23,6 +23,7 @@ from evalkit.statistics.intervals import Estimate
 from evalkit.text import listing, printable
 
 UNDEFINED = "n/a"
+METRICS = {"win_rate": "win rate", "win_probability": "win probability"}
 HEAD = ("checkpoint", "reference", "n", "win rate", "W/T/L", "win probability", "mean reward",
         "reference mean", "margin")  # fmt: skip
 TESTS = ("difference", "points", "p (max-t)", "p (Holm)", "p (permutation)", "p (McNemar)",

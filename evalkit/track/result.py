@@ -11,6 +11,7 @@ import numpy as np
 from evalkit.data import FloatArray, TextArray
 from evalkit.errors import InputError
 from evalkit.gate import Verdict
+from evalkit.gate.saved import ALARMS
 from evalkit.pairing import Missing, TieRule
 from evalkit.signature import Line
 from evalkit.statistics.agreement import Agreement
@@ -213,8 +214,13 @@ class Monitor:
     @property
     def alarms(self) -> dict[str, list[int]]:
         """Kind of alarm -> the columns at which it is raised."""
-        kinds = ("hard", "turned", "soft")
+        kinds = (*ALARMS, "soft")
         return {kind: [x.step for x in self.looks if getattr(x, kind)] for kind in kinds}
+
+    @property
+    def alarmed(self) -> list[int]:
+        """The columns at which an alarm is raised that is not soft, in order."""
+        return sorted({t for kind in ALARMS for t in self.alarms[kind]})
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,8 +269,7 @@ class Track:
     @property
     def alarmed(self) -> bool:
         """Whether any alarm is raised: a decline, or over-optimisation (but for the soft one)."""
-        turned = any(m.alarms["hard"] or m.alarms["turned"] for m in self.monitors)
-        return turned or any(curve.alarms for curve in self.curves)
+        return any(m.alarmed for m in self.monitors) or any(c.alarms for c in self.curves)
 
     @property
     def exit_code(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from evalkit.accuracy.result import Accuracies
 from evalkit.report.accuracy import ranking
@@ -21,10 +22,14 @@ from evalkit.report.layout import (
     Writers,
     aligned,
     escape,
+    images,
     markdown_signature,
     markdown_table,
 )
 from evalkit.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LATEX: Mapping[str, str] = {
     "\\": r"\textbackslash{}",
@@ -118,18 +123,11 @@ def to_html(run: Accuracies) -> bytes:
     return html.render(run, blocks(run))
 
 
-def _svg(run: Accuracies) -> bytes:
-    from evalkit.report.accuracy.plots import captioned
-    from evalkit.report.plots import render
+def _figure(run: Accuracies) -> Figure:
+    from evalkit.report.accuracy.plots import forest
+    from evalkit.report.plots import captioned
 
-    return render(captioned(run), "svg")
-
-
-def _png(run: Accuracies) -> bytes:
-    from evalkit.report.accuracy.plots import captioned
-    from evalkit.report.plots import render
-
-    return render(captioned(run), "png")
+    return captioned(forest(run), [title(run), *verdicts(run), *notices(run)])
 
 
 __all__ = [
@@ -143,8 +141,7 @@ WRITERS = Writers[Accuracies](
         ".csv": to_csv,
         ".md": to_markdown,
         ".tex": to_latex,
-        ".svg": _svg,
-        ".png": _png,
+        **images(_figure),
         ".html": to_html,
     }
 )

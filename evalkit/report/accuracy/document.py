@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from evalkit.accuracy.result import Accuracies, AccuracyTable, Margins, Part, Ranking
 from evalkit.report.accuracy.tables import OVERALL, Place, places
-from evalkit.report.layout import csv_lines
+from evalkit.report.layout import csv_lines, json_document
 from evalkit.statistics.intervals import Estimate
 from evalkit.suites.definition import Credit
 
@@ -20,8 +19,7 @@ SCHEMA_VERSION = 1
 
 def to_json(run: Accuracies) -> bytes:
     """The document as indented JSON, the same bytes on every run."""
-    text = json.dumps(document(run), indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
+    return json_document(document(run))
 
 
 def document(run: Accuracies) -> dict[str, Any]:

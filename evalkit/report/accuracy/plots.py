@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import matplotlib as mpl
@@ -10,13 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evalkit.accuracy.result import Accuracies, AccuracyTable
-from evalkit.report.accuracy.tables import OVERALL, Place, level, notices, places, title, verdicts
-from evalkit.report.plots import MOST_ROWS, SETTINGS, STYLES
-from evalkit.text import printable
+from evalkit.report.accuracy.tables import OVERALL, Place, level, places
+from evalkit.report.plots import GREY, MOST_ROWS, SETTINGS, STYLES, short
 
 # Each marker filled, then hollow: as many reward models as one figure can hold apart.
 LOOKS = tuple((colour, marker, fill) for fill in (True, False) for colour, marker in STYLES)
-GREY = "#767676"
 LABEL = 36
 
 
@@ -27,18 +24,6 @@ def forest(run: Accuracies) -> Figure:
         figure = Figure(figsize=(8.5, _height(run, rows)), layout="constrained")
         _draw(figure.subplots(), run, rows)
         figure.legend(frameon=False, fontsize=8, loc="outside upper left", ncols=2)
-    return figure
-
-
-def captioned(run: Accuracies) -> Figure:
-    """The same with what a reader of the figure alone must know."""
-    figure = forest(run)
-    said = [title(run), *verdicts(run), *notices(run)]
-    lines = [line for text in said for line in textwrap.wrap(printable(text), 130)]
-    with mpl.rc_context(SETTINGS):
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(width, height + 0.14 * len(lines))
-        figure.supxlabel("\n".join(lines), fontsize=7, x=0.01, ha="left")
     return figure
 
 
@@ -85,7 +70,7 @@ def _draw_one(
     style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5}
     if not filled:
         style["markerfacecolor"] = "none"
-    axes.plot([], [], linewidth=1.5, label=_clip(table.reward_model), **style)
+    axes.plot([], [], linewidth=1.5, label=short(table.reward_model, LABEL), **style)
     for y, place in rows:
         part = place.of(table)
         if part is None:
@@ -106,10 +91,4 @@ def _label(run: Accuracies, place: Place) -> str:
     n = sorted({part.score.n for table in run.tables if (part := place.of(table))})
     rows = f"{n[0]}" if len(n) == 1 else f"{n[0]}–{n[-1]}"
     head = "▸ " if place.kind == "section" else ""
-    return f"{head}{_clip(place.name)} ({rows})"
-
-
-def _clip(name: str) -> str:
-    """Cut in the middle: its end often tells checkpoints apart."""
-    text = printable(name)
-    return text if len(text) <= LABEL else f"{text[: LABEL // 2]}…{text[-LABEL // 2 + 1 :]}"
+    return f"{head}{short(place.name, LABEL)} ({rows})"

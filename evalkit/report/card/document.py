@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +9,7 @@ from evalkit.card import Card
 from evalkit.report import calibration
 from evalkit.report.accuracy.document import of_table
 from evalkit.report.card import words
+from evalkit.report.layout import json_document
 from evalkit.statistics.reward_scale import QUANTILES, Quantiles
 
 SCHEMA_VERSION = 1
@@ -17,8 +17,7 @@ SCHEMA_VERSION = 1
 
 def to_json(card: Card) -> bytes:
     """The document as indented JSON; without throughput the same bytes on every run."""
-    text = json.dumps(document(card), indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
+    return json_document(document(card))
 
 
 def document(card: Card) -> dict[str, Any]:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from evalkit.plan import Plan
-from evalkit.report.layout import Writers, aligned, escape, markdown_signature, markdown_table
+from evalkit.report.layout import (
+    Writers,
+    aligned,
+    escape,
+    images,
+    json_document,
+    markdown_signature,
+    markdown_table,
+)
 from evalkit.report.plan.tables import lines, sentence, table, title
 from evalkit.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCHEMA_VERSION = 1
 
@@ -54,8 +64,7 @@ def to_json(plan: Plan) -> bytes:
         "signature": str(plan.signature),
         "exit_code": 0,
     }
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
+    return json_document(document)
 
 
 def _components(plan: Plan) -> dict[str, object]:
@@ -80,19 +89,18 @@ def to_html(plan: Plan) -> bytes:
     )
 
 
-def _drawn(plan: Plan, kind: Literal["svg", "png"]) -> bytes:
-    from evalkit.report.plan.plots import captioned
-    from evalkit.report.plots import render
+def _figure(plan: Plan) -> Figure:
+    from evalkit.report.plan.plots import figure
+    from evalkit.report.plots import captioned
 
-    return render(captioned(plan), kind)
+    return captioned(figure(plan), [sentence(plan), title(plan), *lines(plan), *plan.notices])
 
 
 WRITERS = Writers[Plan](
     {
         ".json": to_json,
         ".md": to_markdown,
-        ".svg": lambda plan: _drawn(plan, "svg"),
-        ".png": lambda plan: _drawn(plan, "png"),
+        **images(_figure),
         ".html": to_html,
     }
 )

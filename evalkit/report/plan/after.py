@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from evalkit.plan import Settlement
-from evalkit.report.layout import Writers, escape, markdown_signature
+from evalkit.report.layout import Writers, escape, json_document, markdown_signature
 from evalkit.report.plan.tables import explained, headline
 from evalkit.text import printable
 
@@ -57,8 +56,7 @@ def to_json(found: Settlement) -> bytes:
         ],
         "signature": str(found.signature),
     }
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode(errors="backslashreplace")
+    return json_document(document)
 
 
 WRITERS = Writers[Settlement]({".json": to_json, ".md": to_markdown})

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evalkit.plan import Plan
-from evalkit.report.plan.tables import lines, sentence, title
-from evalkit.report.plots import SETTINGS, STYLES
-from evalkit.text import printable
+from evalkit.report.plots import GREY, SETTINGS, STYLES
 
-GREY = "#767676"
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -50,16 +45,4 @@ def figure(plan: Plan) -> Figure:
         axes.set_xlabel("prompts")
         axes.set_ylabel(f"detectable difference in points, {100 * o.power:g} % power")
         axes.legend(frameon=False, fontsize=8, title="completions × references", ncols=2)
-    return found
-
-
-def captioned(plan: Plan) -> Figure:
-    """The same with what a reader of the figure alone must know."""
-    found = figure(plan)
-    said = [sentence(plan), title(plan), *lines(plan), *plan.notices]
-    wrapped = [line for text in said for line in textwrap.wrap(printable(text), 130)]
-    with mpl.rc_context(SETTINGS):
-        width, height = found.get_size_inches()
-        found.set_size_inches(width, height + 0.14 * len(wrapped))
-        found.supxlabel("\n".join(wrapped), fontsize=7, x=0.01, ha="left")
     return found

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from evalkit.gate.policy import RATES
 from evalkit.plan import Design, Plan, Settlement, Undecided
-from evalkit.report.tables import UNDEFINED, percent, points
+from evalkit.report.tables import METRICS, UNDEFINED, percent, points
 from evalkit.text import count, listing
 
-METRICS = {"win_rate": "win rate", "win_probability": "win probability"}
 CHEAPEST = "cheapest"
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from evalkit.report.gate import gated
-from evalkit.report.layout import Writers, aligned, escape, markdown_block, markdown_signature
+from evalkit.report.layout import (
+    Writers,
+    aligned,
+    escape,
+    images,
+    markdown_block,
+    markdown_signature,
+)
 from evalkit.report.track.document import document, to_csv, to_json
-from evalkit.report.track.tables import blocks, notices, title, verdicts
+from evalkit.report.track.tables import blocks, notices, notices_of_figure, title, verdicts
 from evalkit.text import printable
 from evalkit.track import Track
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "check_output",
@@ -61,11 +71,11 @@ def to_html(track: Track) -> bytes:
     )
 
 
-def _drawn(track: Track, kind: Literal["svg", "png"]) -> bytes:
-    from evalkit.report.plots import render
-    from evalkit.report.track.plots import captioned
+def _figure(track: Track) -> Figure:
+    from evalkit.report.plots import captioned
+    from evalkit.report.track.plots import figure
 
-    return render(captioned(track), kind)
+    return captioned(figure(track), [*verdicts(track), title(track), *notices_of_figure(track)])
 
 
 WRITERS = Writers[Track](
@@ -73,8 +83,7 @@ WRITERS = Writers[Track](
         ".json": to_json,
         ".csv": to_csv,
         ".md": to_markdown,
-        ".svg": lambda track: _drawn(track, "svg"),
-        ".png": lambda track: _drawn(track, "png"),
+        **images(_figure),
         ".html": to_html,
     }
 )

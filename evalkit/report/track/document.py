@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from typing import Any
 
+from evalkit.gate.saved import SCHEMA_VERSION
 from evalkit.report import gate
-from evalkit.report.layout import csv_lines
+from evalkit.report.layout import csv_lines, json_document
 from evalkit.statistics.agreement import Agreement
 from evalkit.statistics.over_optimisation import TOLERANCE
 from evalkit.track import Curve, Monitor, Track
 from evalkit.track.result import Consensus
 
-SCHEMA_VERSION = 1
-
 
 def to_json(track: Track) -> bytes:
     """The document as indented JSON, the same bytes on every run."""
-    text = json.dumps(
-        _nulls(document(track)), indent=2, ensure_ascii=False, allow_nan=False, sort_keys=False
-    )
-    return f"{text}\n".encode()
+    return json_document(_nulls(document(track)))
 
 
 def to_csv(track: Track) -> bytes:
@@ -176,11 +171,12 @@ def _pair(said: Agreement, i: int, j: int) -> dict[str, Any]:
 
 def _monitor(monitor: Monitor, track: Track) -> dict[str, Any]:
     names = [point.checkpoint for point in track.curves[0].points]
+    alarms = monitor.alarms
     return {
         "proxy": monitor.proxy,
         "held_out": monitor.held_out,
         "n": monitor.prompts,
-        "alarms": {kind: [names[t] for t in found] for kind, found in monitor.alarms.items()},
+        "alarms": {kind: [names[t] for t in found] for kind, found in alarms.items()},
         "checkpoints": [
             {
                 "checkpoint": names[x.step],
@@ -195,7 +191,7 @@ def _monitor(monitor: Monitor, track: Track) -> dict[str, Any]:
                     for drift in [getattr(monitor, name)]
                 },
                 "best": None if x.best is None else names[x.best],
-                **{kind: getattr(x, kind) for kind in ("hard", "turned", "soft")},
+                **{kind: getattr(x, kind) for kind in alarms},
             }
             for x in monitor.looks
         ],

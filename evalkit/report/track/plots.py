@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evalkit.report.plots import SETTINGS, STYLES
-from evalkit.report.track.tables import METRICS, notices_of_figure, title, verdicts
+from evalkit.report.plots import GREY, SETTINGS, STYLES, short
+from evalkit.report.tables import METRICS
 from evalkit.statistics.over_optimisation import Change
-from evalkit.text import printable
 from evalkit.track import Curve, Monitor, Track
 
-GREY, RED = "#767676", "#B00020"
+RED = "#B00020"
 MOST = 4  # curves in one figure, and as many monitors
 LABEL = 40
 
@@ -37,18 +35,6 @@ def figure(track: Track) -> Figure:
         panels[-1].set_xlabel("training step")
         if len(track.curves) > MOST:
             panels[0].set_title(f"the first {MOST} of {len(track.curves)} reward models")
-    return found
-
-
-def captioned(track: Track) -> Figure:
-    """The same with what a reader of the figure alone must know."""
-    found = figure(track)
-    said = [*verdicts(track), title(track), *notices_of_figure(track)]
-    lines = [line for text in said for line in textwrap.wrap(printable(text), 130)]
-    with mpl.rc_context(SETTINGS):
-        width, height = found.get_size_inches()
-        found.set_size_inches(width, height + 0.14 * len(lines))
-        found.supxlabel("\n".join(lines), fontsize=7, x=0.01, ha="left")
     return found
 
 
@@ -76,7 +62,7 @@ def _draw_curve(axes: Axes, curve: Curve, metric: str) -> None:
     _mark(axes, steps, values, curve.alarms, "alarm", marker="x", color=RED, markersize=9,
           markeredgewidth=2)  # fmt: skip
     axes.set_ylabel(f"{metric} in %, simultaneous bands")
-    axes.set_title(_clip(curve.reward_model), fontsize=9, loc="left")
+    axes.set_title(short(curve.reward_model, LABEL), fontsize=9, loc="left")
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -93,8 +79,8 @@ def _mark(
 def _draw_monitor(axes: Axes, monitor: Monitor, steps: Sequence[int]) -> None:
     axes.axhline(0, color=GREY, linewidth=1, linestyle="--")
     sides = [
-        (f"proxy: {_clip(monitor.proxy)}", [x.a for x in monitor.looks]),
-        (f"held out: {_clip(monitor.held_out)}", [x.b for x in monitor.looks]),
+        (f"proxy: {short(monitor.proxy, LABEL)}", [x.a for x in monitor.looks]),
+        (f"held out: {short(monitor.held_out, LABEL)}", [x.b for x in monitor.looks]),
     ]
     for (label, changes), (colour, marker) in zip(sides, STYLES, strict=False):
         values = [0.0 if change is None else change.value for change in changes]
@@ -103,9 +89,8 @@ def _draw_monitor(axes: Axes, monitor: Monitor, steps: Sequence[int]) -> None:
             if ends := _ends(change):
                 axes.plot([step] * 2, ends, color=colour, linewidth=3, alpha=0.35)
     held_out = [0.0 if x.b is None else x.b.value for x in monitor.looks]
-    raised = sorted({t for kind in ("hard", "turned") for t in monitor.alarms[kind]})
-    _mark(axes, steps, held_out, raised, "alarm: proxy up, held out down", marker="x", color=RED,
-          markersize=9, markeredgewidth=2)  # fmt: skip
+    _mark(axes, steps, held_out, monitor.alarmed, "alarm: proxy up, held out down",
+          marker="x", color=RED, markersize=9, markeredgewidth=2)  # fmt: skip
     axes.set_ylabel("change since the first, logits")
     axes.legend(frameon=False, fontsize=8)
 
@@ -115,9 +100,3 @@ def _ends(change: Change | None) -> list[float] | None:
         return None
     ends = [change.low, change.high]
     return ends if bool(np.all(np.isfinite(ends))) else None
-
-
-def _clip(name: str) -> str:
-    """Cut in the middle: its end often tells names apart."""
-    text = printable(name)
-    return text if len(text) <= LABEL else f"{text[: LABEL // 2]}…{text[-LABEL // 2 + 1 :]}"

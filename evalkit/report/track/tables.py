@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from evalkit.gate.saved import ALARMS
 from evalkit.report.layout import Block
-from evalkit.report.tables import UNDEFINED, percent, points, rate, share
+from evalkit.report.tables import METRICS, UNDEFINED, percent, points, rate, share
 from evalkit.statistics.agreement import Agreement
 from evalkit.statistics.intervals import Estimate
 from evalkit.statistics.over_optimisation import TOLERANCE, Change
@@ -14,7 +15,6 @@ from evalkit.text import count, listing
 from evalkit.track import Curve, Monitor, Point, Track
 from evalkit.track.result import Consensus
 
-METRICS = {"win_rate": "win rate", "win_probability": "win probability"}
 NONE = "–"
 
 
@@ -105,8 +105,8 @@ def _alarm(curve: Curve, track: Track) -> str:
 
 def _turned(monitor: Monitor, track: Track) -> str:
     names = f"{monitor.proxy} (proxy) and {monitor.held_out} (held out)"
-    if raised := monitor.alarms["turned"] + monitor.alarms["hard"]:
-        first = at(track.curves[0].points[min(raised)])
+    if monitor.alarmed:
+        first = at(track.curves[0].points[monitor.alarmed[0]])
         return f"{names}: ALARM of over-optimisation at {first}: the first is up, the second down."
     if soft := monitor.alarms["soft"]:
         first = at(track.curves[0].points[soft[0]])
@@ -197,6 +197,7 @@ def contested(said: Agreement) -> str:
 def _monitor(monitor: Monitor, track: Track) -> Block:
     head = ["checkpoint", "step", "proxy", "held out", "gap", "proxy since best",
             "held out since best", "length", "its correlation with the proxy", ""]  # fmt: skip
+    alarms = monitor.alarms
     rows = [
         [
             point.checkpoint,
@@ -205,9 +206,9 @@ def _monitor(monitor: Monitor, track: Track) -> Block:
             _factor(monitor.length[x.step] if monitor.length else None),
             _change(monitor.length_correlation[x.step] if monitor.length_correlation else None),
             ", ".join(
-                f"ALARM: {kind}" if kind != "soft" else kind
-                for kind in ("hard", "turned", "soft")
-                if getattr(x, kind)
+                f"ALARM: {kind}" if kind in ALARMS else kind
+                for kind, raised in alarms.items()
+                if x.step in raised
             ),
         ]
         for point, x in zip(track.curves[0].points, monitor.looks, strict=True)

@@ -6,16 +6,12 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 
 from evalkit.errors import InputError
-from evalkit.report import decisions
-from evalkit.report.layout import aligned, markdown_table
-from evalkit.text import count
+from evalkit.report.validation import coverage, decisions
 from evalkit.validate import Cell, Decision, Validation
 
-HEAD = ("metric", "n", "icc", "mean", "whose", "method", "coverage", "width", "verdict")
 INTRODUCTION = """\
 # Validation
 
@@ -55,75 +51,23 @@ def _plain(value: object) -> object:
 
 def to_text(tables: Validation) -> str:
     """The tables for a terminal, and how much of evalkit's is as it says."""
-    rows = [HEAD, *(_row(cell) for cell in tables.cells)]
-    below = decisions.to_lines(tables.decisions)
-    return "\n".join([*aligned(rows), _tally(tables.cells), "", *below]) + "\n"
-
-
-def _row(cell: Cell) -> tuple[str, ...]:
-    return (
-        cell.metric,
-        f"{cell.n}",
-        f"{cell.icc:g}",
-        f"{cell.mean:.3g}",
-        cell.whose,
-        cell.method,
-        _coverage(cell),
-        "" if cell.width is None else f"{cell.width:.4f}",
-        cell.verdict,
-    )
-
-
-def _coverage(cell: Cell) -> str:
-    return f"{100 * cell.coverage:.1f} %"
-
-
-def _tally(cells: Sequence[Cell]) -> str:
-    own = [cell for cell in cells if cell.whose == "evalkit"]
-    fine = sum(cell.verdict == "ok" for cell in own)
-    said = sum(cell.passes for cell in own) - fine
-    cells_of = count(len(own), "cell")
-    return (
-        f"evalkit: {cells_of}, {fine} ok, {said} explained, {len(own) - fine - said} not; "
-        f"{max(cell.trials for cell in cells)} trials a cell"
-    )
+    lines = [*coverage.to_lines(tables.cells), "", *decisions.to_lines(tables.decisions)]
+    return "\n".join(lines) + "\n"
 
 
 def to_markdown(tables: Validation) -> bytes:
-    """A section a metric, a line a design, a column a method; what is not as said comes first."""
-    cells = tables.cells
-    head = ("metric", "n", "icc", "mean", "method", "coverage", "no interval", "verdict")
-    beyond = [
-        (*_row(cell)[:4], cell.method, _exact(cell), f"{cell.undefined}", cell.verdict)
-        for cell in cells
-        if cell.whose == "evalkit" and not cell.as_said
+    """How much is as it says, then the intervals, then the rules."""
+    lines = [
+        INTRODUCTION,
+        f"{coverage.tally(tables.cells)}.",
+        "",
+        f"{decisions.tally(tables.decisions)}.",
+        "",
+        *coverage.to_markdown(tables.cells),
+        "",
+        *decisions.to_markdown(tables.decisions),
     ]
-    lines = [INTRODUCTION, f"{_tally(cells)}.", "", f"{decisions.tally(tables.decisions)}.", ""]
-    lines += ["## evalkit's cells outside the limits", "", *markdown_table([head, *beyond])]
-    for metric, of_metric in groupby(cells, key=lambda cell: cell.metric):
-        lines += ["", f"## {metric[0].upper()}{metric[1:]}", ""]
-        by_design = [
-            list(of_design)
-            for _, of_design in groupby(of_metric, key=lambda cell: (cell.mean, cell.n, cell.icc))
-        ]
-        names = [_column(cell) for cell in by_design[0]]
-        rows = [(*_row(row[0])[1:4], *map(_both, row)) for row in by_design]
-        lines += markdown_table([("n", "icc", "mean", *names), *rows])
-    return ("\n".join([*lines, "", *decisions.to_markdown(tables.decisions)]) + "\n").encode()
-
-
-def _column(cell: Cell) -> str:
-    if cell.whose == "peer":
-        return cell.method
-    return f"evalkit: {cell.method}" if cell.width is None else "evalkit"
-
-
-def _exact(cell: Cell) -> str:
-    return f"{_coverage(cell)} ± {100 * cell.stderr:.1f}"
-
-
-def _both(cell: Cell) -> str:
-    return _coverage(cell) + ("" if cell.width is None else f" ({cell.width:.3f})")
+    return ("\n".join(lines) + "\n").encode()
 
 
 # What a path ends in -> its bytes; the longest end counts.
