@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -24,6 +24,23 @@ TextArray = npt.NDArray[np.object_]  # numpy's own text arrays drop trailing NUL
 Scalar = str | int | float | bool | None
 # How the reason begins of a row that a judge answered without saying which answer is better.
 UNREADABLE = "unreadable verdict"
+# Likewise of a row whose request failed, which says nothing against the row.
+SERVER_FAILED = "the server failed"
+
+
+def fix_of(reasons: Iterable[str]) -> str:
+    """What to do about rows without a reward, by the kinds of reasons that there are."""
+    kinds = {
+        next((kind for kind in (UNREADABLE, SERVER_FAILED) if kind in why), "") for why in reasons
+    }
+    fixes = {
+        "": "mend these rows (see --max-length and --overlong for long ones)",
+        SERVER_FAILED: "mend the server where it fails again, and give the same command again: "
+        "what it did not answer is asked for anew",
+        UNREADABLE: "the same command asks again for verdicts that cannot be read; give the judge "
+        'more max_tokens, another prompt, or verdict = "letter"',
+    }
+    return "; ".join(fix for kind, fix in fixes.items() if kind in kinds)
 
 
 class Message(NamedTuple):

@@ -18,6 +18,7 @@ from evalkit.data import (
     Prompt,
     Rewards,
     TextArray,
+    fix_of,
 )
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.statistics.outcomes import all_pairs, mean_by_group, outcomes, win_probabilities
@@ -348,8 +349,7 @@ def _unscored(unmatched: Unmatched, prompts: Mapping[str, Prompt], *, left: int)
             [f"{name}: {why}" for name, why in reasons] if left else by_kind(reasons),
             separator="\n     ",
         ),
-        fix="mend these rows (see --max-length and --overlong for long ones)"
-        f"{f', or {others}' if left else ''}",
+        fix=f"{fix_of(unmatched.unscored.values())}{f'; or {others}' if left else ''}",
     )
 
 

@@ -15,6 +15,7 @@ from evalkit.cli.shared import (
     reward_model_options,
     tell_store,
 )
+from evalkit.data import fix_of
 from evalkit.errors import InputError, MissingError
 from evalkit.text import count, listing, printable
 
@@ -73,7 +74,7 @@ def score(context: Context, /, source: str | None, output: Path | None, **chosen
         raise MissingError(
             f"{count(len(problems), 'row')} without a score: null in the output, with the reason",
             where=listing(problems, separator="\n     "),
-            fix="mend these rows; for long ones see --max-length and --overlong",
+            fix=fix_of(problems),
         )
 
 
