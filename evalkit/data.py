@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -28,6 +28,30 @@ class Unreadable(str):
     """Why a row has no reward: a judge answered, and did not say which answer is better."""
 
     __slots__ = ()
+
+
+class ServerFailed(str):
+    """Why a row has no reward: its request failed, which says nothing against the row."""
+
+    __slots__ = ()
+
+
+def of_side(name: str, why: str) -> str:
+    """The same reason, of the same kind, with the name of the set that it is about."""
+    return type(why)(f"{name}: {why}")
+
+
+def fix_of(reasons: Iterable[str]) -> str:
+    """What to do about rows without a reward, by the kinds of reasons that there are."""
+    kinds = {type(why) for why in reasons}
+    fixes: Mapping[type[str], str] = {
+        str: "mend these rows (see --max-length and --overlong for long ones)",
+        ServerFailed: "mend the server where it fails again, and give the same command again: "
+        "what it did not answer is asked for anew",
+        Unreadable: "the same command asks again for verdicts that cannot be read; give the judge "
+        'more max_tokens, another prompt, or verdict = "letter"',
+    }
+    return "; ".join(fix for kind, fix in fixes.items() if kind in kinds)
 
 
 class Message(NamedTuple):

@@ -14,7 +14,7 @@ from evalkit.cli import run
 from evalkit.reward_models.remote import client
 from evalkit.reward_models.remote.dialects import dialects
 from tests.endpoints import Raw, toml
-from tests.reward_server import MODEL, RewardServer, reward_of
+from tests.reward_server import BEFORE, MODEL, RewardServer, reward_of
 from tests.shared_data import DEMO_RM, REPOSITORY
 
 SECRET = "sk-verysecretkey-0123456789"
@@ -239,3 +239,74 @@ def test_a_judge_needs_neither_torch_nor_transformers(tmp_path):
     (found,) = json.loads(done.stdout)["comparisons"]
     assert found["estimates"]["win_rate"]["value"] == 0.5
     assert found["first_shown"]["value"] == 1.0
+
+
+def test_rows_that_a_server_fails_on_are_to_be_asked_for_again_and_not_mended(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with RewardServer("vllm", misbehave=on_poison("html")) as server:
+        workspace(tmp_path, server.url, ["poison", "fine"])
+        assert run(command()) == 6
+        fix = capsys.readouterr().err.split("fix: ")[1]
+        assert "give the same command again" in fix
+        assert "--max-length" not in fix
+        workspace(tmp_path, server.url, ["poison", "fine", "word " * 400])
+        assert run(command()) == 6
+    fix = capsys.readouterr().err.split("fix: ")[1]
+    assert "give the same command again" in fix
+    assert "mend these rows (see --max-length" in fix
+
+
+def test_a_reply_that_breaks_off_is_said_in_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(BEFORE, "broken chunk", break_off)
+    with RewardServer("vllm", misbehave=on_poison("broken chunk")) as server:
+        workspace(tmp_path, server.url, ["poison", "fine"])
+        assert run(command()) == 6
+    said = capsys.readouterr().err
+    assert "the server failed: the connection was closed before the end of the reply" in said
+
+
+def on_poison(mode):
+    """Misbehaves towards requests that hold a marked row."""
+    return lambda texts, times: mode if any("poison" in text for text in texts) else None
+
+
+def break_off(handler):
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b'40\r\n{"data"')
+
+
+def test_a_judge_that_is_not_understood_is_asked_again_and_never_cut(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ours", "theirs"):
+        row = {"id": "p", "messages": [{"role": "user", "content": "Q?"}], "completion": name}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    compare = (
+        "--no-progress",
+        "compare",
+        "-m",
+        "ours.jsonl",
+        "-r",
+        "theirs.jsonl",
+        "--rm",
+        "served",
+    )
+    answers = ["Hm.", "[[A]]"]
+    with RewardServer("openai", judge=lambda prompt: answers[0]) as server:
+        (tmp_path / "evalkit.toml").write_text(
+            toml(endpoint=server.url, dialect="openai-judge", model=MODEL)
+        )
+        for arguments in (compare, ("reward-models", "check", "served")):
+            assert run(arguments) == 6
+            fix = capsys.readouterr().err.split("fix: ")[1]
+            assert 'verdict = "letter"' in fix
+            assert "--max-length" not in fix
+        answers.pop(0)
+        assert run(compare) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("judge served #")
+    assert "float32" not in said.splitlines()[0]

@@ -22,7 +22,7 @@ from evalkit.statistics.outcomes import win_probabilities
 from evalkit.store import Store
 from evalkit.workspace import Workspace
 from tests.endpoints import Raw, chat, declare, run
-from tests.reward_server import RewardServer
+from tests.reward_server import RewardServer, StatusError
 
 QUIET = RunSettings(progress=False)
 
@@ -476,3 +476,52 @@ def test_a_pair_beyond_the_judges_length_is_never_sent(tmp_path, store):
         assert len(scored.rewards) == 1
         assert "more than 2000 allowed" in next(iter(scored.problems.values()))
         assert not any("aaaa" in prompt for prompt in server.rows)
+
+
+# Models that take other parameters
+
+
+class Reasoning(RewardServer):
+    """Refuses what OpenAI's reasoning models refuse, in their words."""
+
+    def _openai(self, path, body):
+        if body and "max_tokens" in body:
+            raise refused("Unsupported parameter: 'max_tokens' is not supported with this model. "
+                          "Use 'max_completion_tokens' instead.")  # fmt: skip
+        if body and body.get("temperature", 1) != 1:
+            raise refused("Unsupported value: 'temperature' does not support 0 with this model.")
+        return super()._openai(path, body)
+
+
+def refused(message):
+    return StatusError(400, {"error": {"message": message, "type": "invalid_request_error"}})
+
+
+def test_a_model_that_takes_other_parameters_is_given_them_as_declared(tmp_path):
+    plain = {}
+    limited = {"limit": "max_completion_tokens"}
+    both = {**limited, "greedy": False}
+    specs = []
+    with Reasoning("openai") as server:
+        for given, said in ((plain, "max_completion_tokens"), (limited, "does not support 0")):
+            specs.append(declared(tmp_path / "w", server, parameters=inline(given)))
+            with pytest.raises(MissingError, match="400") as refusal:
+                load(specs[-1])
+            assert said in str(refusal.value)
+            assert 'limit = "max_completion_tokens"' in str(refusal.value)
+        specs.append(declared(tmp_path / "w", server, parameters=inline(both)))
+        load(specs[-1])
+        (_, _, body) = server.requests[-1]
+    assert body["max_completion_tokens"] == 1024
+    assert not {"temperature", "max_tokens"} & body.keys()
+    assert len({spec.fingerprint for spec in specs}) == 3
+
+
+def inline(values):
+    """A table of TOML on one line."""
+    return Raw(f"{{{', '.join(f'{k} = {json.dumps(v)}' for k, v in values.items())}}}")
+
+
+def test_another_name_of_the_limit_is_refused(tmp_path):
+    with pytest.raises(InputError, match="must be one of max_tokens, max_completion_tokens"):
+        declare(tmp_path / "w", dialect="openai-judge", parameters=Raw('{limit = "tokens"}'))

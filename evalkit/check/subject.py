@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from evalkit.check.probes import ordered_pairs, verdicts
-from evalkit.data import FloatArray, Item, Messages, Pair, Unreadable
+from evalkit.data import FloatArray, Item, Messages, Pair, Unreadable, fix_of
 from evalkit.errors import MissingError
 from evalkit.reward_models import Rendered, RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
@@ -102,6 +102,11 @@ class Subject:
         """The reward model."""
         return self.base.spec
 
+    @property
+    def counted(self) -> bool:
+        """Whether the tokens it reads are known to be those of the rows."""
+        return self.spec.family.kind != "served" or bool(getattr(self.model, "counts", True))
+
     def moved(self, rows: Sequence[Rendered]) -> float | None:
         """The largest change of a reward under other token ids; None if none of them fit."""
         fits = [
@@ -138,7 +143,7 @@ def subject_of(
         raise MissingError(
             f"{spec.name!r} gives none of these conversations a reward",
             where="\n     ".join(dict.fromkeys(reasons)),
-            fix="choose others with --data; see --max-length and --overlong for long ones",
+            fix=f"choose others with --data; {fix_of(reasons)}",
         )
     scored = [every[i] for i in kept]
     pairs = [] if spec.is_pairwise else verdicts([i for i in scored if not isinstance(i, Pair)])
@@ -184,7 +189,7 @@ def _check_scored(failed: Sequence[str]) -> None:
         raise MissingError(
             "a conversation that has a reward alone has none in another batch or form",
             where=failed[0],
-            fix="see `evalkit reward-models show` for its limits",
+            fix=fix_of(failed),
         )
 
 

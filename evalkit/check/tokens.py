@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MOVED = "max |Δ|"
 NOT_LOCAL = Inapplicable("it is not computed here: where its files are, check them there")
+UNCOUNTED = Inapplicable(
+    "its server does not say how many tokens it reads, so one that it adds is not seen"
+)
 # Another day than the pinned one, in each of its parts.
 OTHER_DATE = {
     "%Y": "2031", "%y": "31", "%m": "12", "%d": "03", "%-d": "3", "%-m": "12",
@@ -32,7 +35,7 @@ def double_bos(subject: Subject) -> Finding | Inapplicable | None:
     here = all(_doubled(row.ids, subject.local) for row in subject.base.rows)
     local = subject.local
     if not here and not (local and _template_doubles(local, subject.base.items)):
-        return None
+        return None if subject.counted else UNCOUNTED
     other_way = _without_first if here else _with_first_twice
     who = "conversations begin with two BOS as they are scored"
     other = "the chat template itself writes two BOS; evalkit drops one, others keep both"

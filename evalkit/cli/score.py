@@ -9,6 +9,7 @@ import click
 
 from evalkit.cli.options import prompts_option, reward_model_options
 from evalkit.cli.shared import Context, Session, refuse_overwriting, refuse_pairwise, tell_store
+from evalkit.data import fix_of
 from evalkit.errors import InputError, MissingError
 from evalkit.text import count, listing, printable
 
@@ -67,7 +68,7 @@ def score(context: Context, /, source: str | None, output: Path | None, **chosen
         raise MissingError(
             f"{count(len(problems), 'row')} without a score: null in the output, with the reason",
             where=listing(problems, separator="\n     "),
-            fix="mend these rows; for long ones see --max-length and --overlong",
+            fix=fix_of(scored.problems.values()),
         )
 
 

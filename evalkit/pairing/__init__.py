@@ -16,6 +16,7 @@ from evalkit.data import (
     Prompt,
     Rewards,
     TextArray,
+    of_side,
 )
 from evalkit.pairing.matching import Missing, Reasons, keep, match
 from evalkit.pairing.table import PairedTable, TieRule, Unmatched
@@ -77,7 +78,7 @@ def pair(
     """
     prompts = match(checkpoint[0], reference[0], missing=missing, expected=expected)
     reasons: Reasons = [
-        (str(rewards.prompt_id[row]), f"{found.name}: {rewards.failures.get(row, NO_REWARD)}")
+        (str(rewards.prompt_id[row]), of_side(found.name, rewards.failures.get(row, NO_REWARD)))
         for found, rewards in (checkpoint, reference)
         for row in np.flatnonzero(np.isnan(rewards.reward)).tolist()
     ]

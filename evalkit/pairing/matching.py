@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from evalkit.data import CompletionSet, Prompt, Unreadable
+from evalkit.data import CompletionSet, Prompt, Unreadable, fix_of
 from evalkit.errors import InputError, IntegrityError, MissingError
 from evalkit.pairing.table import Unmatched
 from evalkit.text import by_kind, count, listing
@@ -89,7 +89,8 @@ def keep(
     )
     kept = sorted(prompts.keys() - unmatched.prompt_ids)
     if unmatched.unscored and (missing == "error" or not kept):
-        raise _unscored(unmatched, prompts, left=len(kept))
+        fix = fix_of(reason for _, reason in reasons)
+        raise _unscored(unmatched, prompts, fix, left=len(kept))
     if not kept:
         raise InputError(
             f"{checkpoint.name!r} and {reference.name!r} have no scored prompt in common",
@@ -102,7 +103,9 @@ def _absent(completions: CompletionSet, prompts: Mapping[str, Prompt]) -> tuple[
     return tuple(sorted(prompts.keys() - {p.prompt_id for p in completions.prompts}))
 
 
-def _unscored(unmatched: Unmatched, prompts: Mapping[str, Prompt], *, left: int) -> MissingError:
+def _unscored(
+    unmatched: Unmatched, prompts: Mapping[str, Prompt], fix: str, *, left: int
+) -> MissingError:
     reasons = [(_name(prompts[i]), why) for i, why in unmatched.unscored.items()]
     unread = f", {unmatched.unreadable} for want of a readable verdict"
     others = "compare the others with --missing drop; the rewards of all others are kept"
@@ -113,8 +116,7 @@ def _unscored(unmatched: Unmatched, prompts: Mapping[str, Prompt], *, left: int)
             [f"{name}: {why}" for name, why in reasons] if left else by_kind(reasons),
             separator="\n     ",
         ),
-        fix="mend these rows (see --max-length and --overlong for long ones)"
-        f"{f', or {others}' if left else ''}",
+        fix=f"{fix}{f'; or {others}' if left else ''}",
     )
 
 

@@ -246,7 +246,7 @@ def _decided_by(model: RewardModelSpec) -> str:
     name = f"{printable(model.name)} #{model.fingerprint[:16]}"
     return (
         f"judge {name}"
-        if model.family.kind == "verdicts"
+        if model.family.kind in {"verdicts", "judge"}
         else (f"reward model {name} ({model.dtype})")
     )
 

@@ -40,7 +40,10 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
         **TEMPLATE, "norm": "sum", "beta": 1.0, "reference": "", "rewardbench_compatible": False,
     },
     "served": {**CONVERSATION, "identity": False, "label": ""},
-    "judge": {"prompt": "", "verdict": "last-line", "seed": 0, "max_tokens": 1024},
+    "judge": {
+        "prompt": "", "verdict": "last-line", "seed": 0, "max_tokens": 1024,
+        "limit": "max_tokens", "greedy": True,
+    },
 }  # fmt: skip
 LAYERED = ("head", "regression", "gate")
 NETS = (*LAYERED, "transform", "scale", "normalizer")
@@ -48,6 +51,7 @@ ACTIVATIONS = ("", "relu", "tanh", "selu", "leaky_relu")
 CHOICES: Mapping[str, tuple[object, ...]] = {
     "activation": ACTIVATIONS,
     "verdict": ("last-line", "letter"),
+    "limit": ("max_tokens", "max_completion_tokens"),
     "gate_activation": ACTIVATIONS,
     "head_bias": nets.BIASES,
     "regression_bias": nets.BIASES,

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from evalkit.data import FloatArray, Item, Unreadable
+from evalkit.data import FloatArray, Item, ServerFailed, Unreadable
 from evalkit.errors import MissingError
 from evalkit.reward_models import PartialBatchError, Rendered
 from evalkit.reward_models.remote.client import Client, ReplyError
@@ -90,9 +90,7 @@ class RemoteRewardModel(ABC):
             elif len(rows) > 1:
                 again += rows
             else:
-                unread = isinstance(outcome, UnreadableError)
-                why = Unreadable(outcome) if unread else f"the server failed: {outcome}"
-                reasons[rows[0]] = why
+                reasons[rows[0]] = _why(outcome)
         if reasons or again:
             raise PartialBatchError(found, reasons, sorted(again))
         return found
@@ -133,6 +131,13 @@ class RemoteRewardModel(ABC):
                 "there",
             ) from None
         self._silent = 0
+
+
+def _why(failure: ReplyError) -> str:
+    """Why a row has no reward, of its own kind."""
+    if isinstance(failure, UnreadableError):
+        return Unreadable(failure)
+    return ServerFailed(f"the server failed: {failure}")
 
 
 def endpoint_of(spec: RewardModelSpec) -> Endpoint:

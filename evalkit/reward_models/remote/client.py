@@ -11,10 +11,17 @@ import json
 import math
 import os
 import re
+import ssl
 import threading
 import time
 from collections.abc import Mapping
-from http.client import BadStatusLine, HTTPConnection, HTTPException, RemoteDisconnected
+from http.client import (
+    BadStatusLine,
+    HTTPConnection,
+    HTTPException,
+    IncompleteRead,
+    RemoteDisconnected,
+)
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -33,6 +40,7 @@ LARGEST_REPLY = 16 * 2**20
 QUOTED = 160
 HIDDEN = b"***"
 BUSY = (429, 503)
+PASSING = (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroReturnError)
 HOPELESS = {
     401: "the key is missing or wrong: key_env",
     403: "the key has no right to it: key_env",
@@ -54,6 +62,7 @@ class Answer(NamedTuple):
         retry_after: Seconds the server asks to wait.
         problem: Why there is no whole reply; empty if there is.
         connected: Whether there was a connection at all.
+        fix: What alone helps; empty if the same request may do better later.
     """
 
     status: int = 0
@@ -61,11 +70,12 @@ class Answer(NamedTuple):
     retry_after: float = 0.0
     problem: str = ""
     connected: bool = True
+    fix: str = ""
 
     @property
     def passes(self) -> bool:
         """Whether the same request may do better later."""
-        return self.status in {0, 408, 429} or self.status >= 500
+        return not self.fix and (self.status in {0, 408, 429} or self.status >= 500)
 
 
 class Client:
@@ -129,7 +139,8 @@ class Client:
             raise MissingError(
                 f"the server of a reward model cannot be used: {said}",
                 where=f"{self.url}{path}",
-                fix=HOPELESS.get(
+                fix=answer.fix
+                or HOPELESS.get(
                     answer.status,
                     "start it, or correct endpoint in evalkit.toml; what was scored is kept, the "
                     "same command goes on from there",
@@ -153,7 +164,7 @@ class Client:
             line.connection.request(method, f"{self._path}{path}", data, self._headers())
             answer = _whole(line.connection)
         except (OSError, HTTPException, ValueError) as error:
-            answer = Answer(problem=_why(error))
+            answer = Answer(problem=_why(error), fix="" if line.connected else _fix(error))
         finally:
             watchdog.cancel()
             self._lines.discard(line)
@@ -193,8 +204,21 @@ def _whole(connection: HTTPConnection) -> Answer:
     return Answer(response.status, body, _retry_after(response.getheader("Retry-After")))
 
 
+def _fix(error: Exception) -> str:
+    """What alone helps where TLS does not come about; empty where another attempt may."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            "SSL_CERT_FILE=FILE in the environment, with the certificate of who signed the server's"
+        )
+    if not isinstance(error, ssl.SSLError) or isinstance(error, PASSING):
+        return ""
+    return 'endpoint = "http://…" in evalkit.toml if the server speaks plain HTTP there'
+
+
 def _why(error: Exception) -> str:
     """Why there is no reply; what stands where a status line must may be anything."""
+    if isinstance(error, IncompleteRead):
+        return "the connection was closed before the end of the reply"
     if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
         return "what answers there does not speak HTTP"
     return f"{type(error).__name__}: {error}"

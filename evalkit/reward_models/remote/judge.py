@@ -1,5 +1,7 @@
 """A chat model as a judge of two answers: asked at temperature 0, read strictly, never guessed.
 
+One that takes no temperature of 0 is asked without any, if that is declared.
+
 A verdict is stored as the log-odds of the answer shown first: ±1000, whose σ is exactly 1 or 0 in
 float64, or 0 for a tie. Whoever compares asks for both orders; two that contradict each other are
 half a point each, a tie.
@@ -68,6 +70,10 @@ B: {{ second }}
 
 Which answer serves the person asking better? Reply with one letter alone: A, B, or C if neither.
 """
+REFUSES = (
+    '; for a model that takes no max_tokens, parameters = { limit = "max_completion_tokens" }, and '
+    "for one that takes no temperature of 0, { greedy = false }"
+)
 PROBE = Pair((Message("user", "What is 2 + 2?"),), "4", "5")
 
 
@@ -128,9 +134,9 @@ class Judge(RemoteRewardModel):
             {
                 "model": self.endpoint.model,
                 "messages": [{"role": "user", "content": row.texts[0]}],
-                "temperature": 0,
+                **({"temperature": 0} if setting("greedy") else {}),
                 "seed": setting("seed"),
-                "max_tokens": setting("max_tokens"),
+                setting("limit"): setting("max_tokens"),
                 "stream": False,
             },
         )
@@ -207,7 +213,8 @@ def load(spec: RewardModelSpec, *, device: str = "auto") -> Judge:
         raise MissingError(
             f"the judge {spec.name!r} does not answer: {error}",
             where=f"{judge.endpoint.url}{PATH}; it serves {_served(judge.client)}",
-            fix="check endpoint and model in evalkit.toml, and the server's own log",
+            fix="check endpoint and model in evalkit.toml, and the server's own log"
+            f"{REFUSES if 'HTTP 400' in str(error) else ''}",
         ) from None
     except MissingError as error:
         error.where = f"{error.where or judge.endpoint.url}; it serves {_served(judge.client)}"
