@@ -41,6 +41,8 @@ class Options:
             kind in a monitor.
         seed: Of the keyed resamples.
         margin: Change of the held-out reward model, in logits, that counts as none.
+        temperature: Of the win probability σ(margin / temperature), as for a comparison; if None,
+            1 for Bradley-Terry reward models, and no win probability for any other.
         proxy: The name of the reward model the run is trained against, the others being held out;
             None if that is not said, and nothing is monitored.
     """
@@ -54,6 +56,7 @@ class Options:
     level: float = 0.95
     seed: int = 0
     margin: float = 0.1
+    temperature: float | None = None
     proxy: str | None = None
 
     def __post_init__(self) -> None:
@@ -63,13 +66,14 @@ class Options:
             self.planned is None or self.planned >= 1,
             self.seed >= 0,
             0 < self.margin < float("inf"),
+            self.temperature is None or 0 < self.temperature < float("inf"),
         )
         if not all(sound):
             raise InputError(
                 f"level {self.level}, window {self.window}, planned {self.planned}, seed "
-                f"{self.seed}, margin {self.margin}",
+                f"{self.seed}, margin {self.margin}, temperature {self.temperature}",
                 fix="the level lies between 0 and 1, window and planned are at least 1, the seed "
-                "is at least 0, and the margin is above 0",
+                "is at least 0, and margin and temperature are above 0",
             )
 
 
