@@ -134,6 +134,12 @@ def test_prompts_are_those_of_a_t_test_on_the_outcomes(two_of_ten, names, level,
     assert list(design.curve) == sorted(design.curve, reverse=True)
 
 
+def test_a_small_difference_does_not_read_as_none(two_of_ten):
+    small, usual = (sentence(two_of_ten.plan("a", detect=d)) for d in (1e-4, 0.02))
+    assert "were its win rate 50.010 % (or 49.990 %)" in small
+    assert "were its win rate 52.0 % (or 48.0 %)" in usual
+
+
 def test_one_checkpoint_has_a_ceiling_and_two_have_none(two_of_ten):
     single = two_of_ten.plan("a", detect=0.1)
     # of a coin that falls on one side in 60 %

@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import multiprocessing
+import os
 import random
 import re
 from dataclasses import replace
@@ -190,6 +191,20 @@ def test_a_proxy_that_rises_while_the_held_out_one_falls_is_turned():
     assert min(monitor.alarms["turned"]) > 4
     assert "ALARM of over-optimisation at c0" in report.to_text(found)
     assert found.alarmed
+    last = json.loads(report.to_json(found))["monitors"][0]["checkpoints"][-1]
+    assert last["proxy"]["value"] > 0 > last["held_out"]["value"]
+    assert last["held_out_since_best"]["value"] < 0
+    assert not {"a", "b"} & set(last)
+
+
+def test_a_proxy_is_one_of_several_reward_models():
+    for proxy, models, said in (
+        ("nope", ["ours"], "a proxy needs a second, held-out reward model; there is only ours"),
+        ("ours", ["ours"], "needs a second"),
+        ("nope", ["ours", "other"], "proxy 'nope' is none of the reward models: ours, other"),
+    ):
+        with pytest.raises(InputError, match=said):
+            track([run(UP[:2], model=m) for m in models], options=Options(proxy=proxy))
 
 
 def longer(model, *, by_length, tokens_known=True):
@@ -434,8 +449,8 @@ def test_steps_read_from_names_are_one_notice_and_none_in_the_figure(tmp_path):
     ]
     stated = [replace(stepless[0], checkpoint=replace(stepless[0].checkpoint, step=100))]
     history = tmp_path / "run.jsonl"
-    track([stepless[:3]], history=history)
-    found = track([stepless[3:]], history=history)
+    track([stepless[:3]], history=read_history(history))
+    found = track([stepless[3:]], history=read_history(history))
     said = "steps of 10 checkpoints are read from their names: pk_100 … pk_1000"
     assert report.to_text(found).count("read from") == 1
     assert f"note: {said}" in report.to_text(found)
@@ -503,16 +518,41 @@ def test_more_checkpoints_than_planned_are_refused(tmp_path):
     history, planned = tmp_path / "run.jsonl", Options(planned=9)
     track([run(UP[:4])], history=read_history(history), options=planned)
     refused(history, [run(UP)], "10 checkpoints, but 9 were planned", options=planned)
+    with pytest.raises(InputError) as kept:
+        track([run(UP)], history=read_history(history), options=planned)
+    assert "start another history with all checkpoints" in kept.value.fix
+    assert kept.value.where == str(history)
+    with pytest.raises(InputError) as alone:
+        track([run(UP)], options=planned)
+    assert "leave --planned out" in alone.value.fix
     assert not track([run(UP[:9])], history=read_history(history), options=planned).alarmed
 
 
-@pytest.mark.parametrize("other", [{"planned": 9}, {"window": 2}, {"level": 0.9}])
+@pytest.mark.parametrize(
+    "other", [{"planned": 9}, {"window": 2}, {"level": 0.9}, {"temperature": 2.0}]
+)
 def test_a_plan_is_kept(history, other):
     """The error of the alarms is spent over what was planned, and only once."""
     refused(history, [run(UP)], "planned otherwise: none planned, window 3, level 0.95; now ",
             options=Options(**other))  # fmt: skip
     with pytest.raises(InputError, match=re.escape(str(PLAN._replace(**other)))):
         track([run(UP)], history=read_history(history), options=Options(**other))
+
+
+@pytest.mark.parametrize("kind", ["folder", "device", "pipe", "circle"])
+def test_what_is_no_file_is_no_history(tmp_path, kind):
+    path = tmp_path / "h"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/full")  # which never ends
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path)
+    with pytest.raises(InputError, match=f"{path}") as refused:
+        read_history(path)
+    assert refused.value.fix == "name a file for the history"
 
 
 def test_an_empty_file_is_the_beginning_of_a_history(tmp_path):
@@ -598,9 +638,12 @@ def test_of_several_writers_at_once_none_is_lost(tmp_path):
 
 def damaged_plan(line):
     yield line.replace("null", "30"), "'checksum' does not match the plan"
-    yield line.replace('"schema_version": 2', '"schema_version": 1'), "'schema_version' must be 2"
-    yield line.replace('"window"', '"windows"'), "'plan' must state planned, window and level"
-    yield line.replace('"plan"', '"plans"'), "'plan' must state planned, window and level"
+    yield line.replace('"schema_version": 3', '"schema_version": 2'), "'schema_version' must be 3"
+    yield (
+        line.replace('"window"', '"windows"'),
+        "'plan' must state planned, window, level, temperature",
+    )
+    yield line.replace('"plan"', '"plans"'), "'plan' must state planned, window, level, temperature"
 
 
 def damaged(line):
@@ -613,7 +656,7 @@ def damaged(line):
                 [-0.5, None, None]):  # fmt: skip
         entry["prompts"][first] = row
         yield json.dumps(entry), "'prompts' must map"
-    yield json.dumps({**entry, "schema_version": 1}), "'schema_version' must be 2"
+    yield json.dumps({**entry, "schema_version": 1}), "'schema_version' must be 3"
     yield json.dumps({k: v for k, v in entry.items() if k != "digest"}), "'digest' is missing"
     yield json.dumps({**entry, "prompts": {}, "notices": "x"}), "'notices' must be a list"
     yield line[: len(line) // 2], "run.jsonl:3"
@@ -657,12 +700,13 @@ def test_a_kill_while_writing_leaves_a_whole_file(history):
 
 
 def test_choices_that_make_no_sense_are_refused():
-    for wrong in ({"level": 1.0}, {"window": 0}, {"planned": 0}, {"seed": -1}):
+    for wrong in ({"level": 1.0}, {"window": 0}, {"planned": 0}, {"seed": -1},
+                  {"temperature": 0.0}):  # fmt: skip
         with pytest.raises(InputError):
             Options(**wrong)
     one, other = run(UP[:2]), run(UP[:2], model="other")
     for comparisons, proxy in (([one], "ours"), ([one, other], "third")):
-        with pytest.raises(InputError, match="is not among several reward models"):
+        with pytest.raises(InputError, match=r"needs a second|is none of the reward models"):
             track(comparisons, options=Options(proxy=proxy))
     with pytest.raises(InputError, match="named twice"):
         track([one, one])

@@ -180,7 +180,11 @@ REFUSED = [
     (("-m", "ckpt_1", "--history", "ckpt_2.jsonl"), "ckpt_2.jsonl:1"),
     (("-m", "ckpt_1", "--history", "h.json", "-o", "./h.json"), "h.json is the history"),
     (("-m", "ckpt_*", "--planned", "3"), "4 checkpoints, but 3 were planned"),
-    (("-m", "ckpt_1", "--proxy", "demo-rm"), "is not among several reward models"),
+    (("-m", "ckpt_1", "--proxy", "demo-rm"), "a proxy needs a second, held-out reward model"),
+    (("-m", "ckpt_1", "--temperature", "0"), "--temperature"),
+    (("-m", "ckpt_1", "--history", "circle"), "circle: Too many levels of symbolic links"),
+    (("-m", "ckpt_1", "--history", "/dev/full"), "/dev/full is no regular file"),
+    (("-m", "ckpt_1", "--fail-under", "mean_reward=0.5"), "evalkit compare for rules in other"),
     (("-m", "ckpt_1", "--rm", "demo-rm", "--rm", "demo-rm"), "named twice"),
     (("-m", "ckpt_1", "--ties", "soft"), "unknown tie rule"),
     (("-m", "short"), "p23"),
@@ -195,6 +199,8 @@ def test_refusals_say_what_and_change_nothing(run, workspace, arguments, said):
         config.write_text(
             f'{config.read_text()}[checkpoints.short]\npath = "short.jsonl"\nstep=9\n'
         )
+    if not (workspace / "circle").is_symlink():
+        (workspace / "circle").symlink_to("circle")
     before = {path: path.read_bytes() for path in workspace.glob("*.*") if path.is_file()}
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -218,6 +224,7 @@ def test_a_history_of_another_run_is_refused_before_scoring_and_left_as_it_is(ru
         (("--rm", "demo-rm", "--dtype", "bfloat16"), "mixed reward models"),
         (("--planned", "9"), "now 9 planned, window 3"),
         (("-m", "ckpt_2", "--window", "2"), "now none planned, window 2"),
+        (("-m", "ckpt_2", "--temperature", "2"), "now none planned, window 3, level 0.95, temp"),
     ):
         done = run(*new, *arguments, "-o", "never.json")
         assert done.returncode == 2
@@ -244,6 +251,23 @@ def test_what_is_left_out_of_the_plan_follows_the_history_and_is_said(run, works
     default = run("-m", "ckpt_2", "--history", "planned.jsonl", "--ci", "0.95")
     assert default.returncode == 2
     assert "planned otherwise: 9 planned, window 3, level 0.9; now 9 planned" in default.stderr
+
+
+def test_a_run_may_follow_the_win_probability_at_a_temperature(run, workspace):
+    """As compare has it; the history keeps it, so that no run mixes two."""
+    tracked = ("-m", "ckpt_1", "--metric", "win_probability", "--history", "warm.jsonl", "--json")
+    warm = run(*tracked, "--temperature", "4")
+    assert warm.returncode == 0, warm.stderr
+    found = json.loads(warm.stdout)
+    assert found["temperature"] == 4
+    assert "|temperature:4.0|" in found["signature"]
+    alone = evalkit(workspace, "--no-progress", "compare", "-m", "ckpt_1", "--temperature", "4",
+                    "--json")  # fmt: skip
+    compared = json.loads(alone.stdout)["comparisons"][0]["estimates"]["win_probability"]
+    assert found["curves"][0]["checkpoints"][0]["estimate"]["value"] == compared["value"]
+    followed = run(*tracked)
+    assert "temperature 4.0: as warm.jsonl says" in followed.stderr
+    assert json.loads(followed.stdout)["curves"] == found["curves"]
 
 
 def test_an_output_is_no_input_even_under_its_name(run, workspace):

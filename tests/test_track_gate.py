@@ -148,6 +148,8 @@ def test_the_first_checkpoint_of_a_run_has_none_before_it():
     assert (loss.state, loss.reason) == ("inconclusive", "no earlier checkpoint yet")
     assert loss.name.startswith("win_rate of c00 − previous against ref")
     assert found.exit_code == 4
+    elsewhere = replace(NO_LOSS, reference="nosuch")
+    assert judged([run([1.0])], elsewhere).verdict.state == "fail"
     named = Rule("win_rate", margin=0.05, against="c99")
     assert judged([run([1.0])], named).verdict.state == "fail"
 
@@ -177,6 +179,8 @@ def test_a_run_that_left_prompts_out_does_not_pass(lacking, tmp_path):
     (only,) = judged([comparisons], HALF).verdict.judged
     assert only.state == "inconclusive"
     assert "5 prompts left out" in only.reason
+    (loss,) = judged([comparisons], NO_LOSS).verdict.judged
+    assert loss.left_out == 5  # of the two sides together, not of each
     track([comparisons[:1]], history=read_history(tmp_path / "h"))
     assert judged([comparisons[1:]], HALF, history=tmp_path / "h").verdict.judged == (only,)
 

@@ -43,7 +43,17 @@ if TYPE_CHECKING:
     from evalkit.track import Options
     from evalkit.track.history import History
 
-DIRECT = ("metric", "benchmark", "planned", "window", "missing", "level", "seed", "proxy")
+DIRECT = (
+    "metric",
+    "benchmark",
+    "planned",
+    "window",
+    "missing",
+    "level",
+    "seed",
+    "proxy",
+    "temperature",
+)
 
 
 @click.command()
@@ -63,6 +73,12 @@ DIRECT = ("metric", "benchmark", "planned", "window", "missing", "level", "seed"
 )
 @metric_option
 @click.option(
+    "--temperature",
+    type=click.FloatRange(0, min_open=True),
+    metavar="T",
+    help="Of the win probability σ(margin / T). [1 for Bradley-Terry reward models, else none]",
+)
+@click.option(
     "--planned",
     type=click.IntRange(min=1),
     metavar="N",
@@ -81,7 +97,7 @@ DIRECT = ("metric", "benchmark", "planned", "window", "missing", "level", "seed"
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Checkpoints of earlier runs are read from FILE, and these are added; it keeps --planned, "
-    "--window and --ci.",
+    "--window, --ci and --temperature.",
 )
 @missing_option("Prompts that cannot be paired: refuse, or drop and count.")
 @ties_option
@@ -206,6 +222,9 @@ def _options(chosen: dict[str, Any], history: History | None) -> Options:
 
 def _check_writable(history: Path, inputs: Sequence[str], outputs: tuple[Path, ...]) -> None:
     """Refuse a history that cannot be written, before any work is done for it."""
+    from evalkit.track.history import is_file
+
+    is_file(history)
     refuse_overwriting(history, inputs)
     if any(path.resolve() == history.resolve() for path in outputs):
         raise InputError(f"{history} is the history", fix="name another output")

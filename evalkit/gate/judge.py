@@ -57,7 +57,7 @@ class Judged:
             `evalkit.statistics.gates`).
         limit: The bound, or minus the margin; of alarms 0.
         n: Prompts behind the value.
-        left_out: Prompts that could not be paired or scored, on both sides of a margin.
+        left_out: Prompts that could not be paired or scored, on either side of a margin.
         deciding: For a margin, prompts on which the two differ; else None.
         n_needed: If inconclusive, prompts on which a new run would decide with a chance of 80 %
             were the present value and spread true; None if none can be told.
@@ -199,11 +199,8 @@ def _questions(saved: SavedResult, rules: Sequence[Rule]) -> Iterator[_Question]
 def _quiet(result: Mapping[str, Any], rule: Rule) -> Judged:
     """Whether a run raises no alarm: its value is how many are raised, at how many checkpoints."""
     raised = saved_alarms(result)
-    quiet = (
-        "none is raised"
-        if alarm_is_possible(result)
-        else "none is possible yet, with so few checkpoints"
-    )
+    possible = alarm_is_possible(result)
+    quiet = "none is raised" if possible else "none is possible yet, with so few checkpoints"
     decision = Decision("fail" if raised else "pass", "; ".join(raised) or quiet)
     q = _Question(rule, "", "", "", "")
     judged = _answer(q, decision, None, left_out=saved_left_out(result))
@@ -211,13 +208,14 @@ def _quiet(result: Mapping[str, Any], rule: Rule) -> Judged:
 
 
 def _judged(saved: SavedResult, q: _Question, level: float, shared: float) -> Judged:
-    if q.baseline == PREVIOUS and saved.is_first(q.checkpoint):
+    begun = q.baseline == PREVIOUS and saved.is_first(q.checkpoint)
+    if begun and not _absent(saved, q._replace(baseline="")):
         return _answer(q, Decision("inconclusive", "no earlier checkpoint yet"), None)
     found = _found(saved, q)
     if isinstance(found, str):
         return _answer(q, Decision("fail", found), None)
     sides = [name for name in (q.checkpoint, q.baseline) if name]
-    left_out = sum(saved.left_out(side, q.reference) for side in sides)
+    left_out = len({i for side in sides for i in saved.left_out(side, q.reference)})
     if isinstance(found, Difference):
         return _regression(q, found, level, shared, left_out)
     return _threshold(q, found, level, shared, left_out)

@@ -103,12 +103,12 @@ class SavedResult:
         """Whether the two were compared."""
         return (checkpoint, reference) in self._comparisons
 
-    def left_out(self, checkpoint: str, reference: str) -> int:
+    def left_out(self, checkpoint: str, reference: str) -> set[str]:
         """Prompts that could not be paired or scored."""
         unmatched = _table(self._comparisons[checkpoint, reference].get("unmatched"), "unmatched")
         missing = ("missing_in_checkpoint", "missing_in_reference")
-        without = sum(len(_list(unmatched.get(key), key)) for key in missing)
-        return without + len(_table(unmatched.get("unscored"), "unscored"))
+        without = {i for key in missing for i in _names(unmatched.get(key), key)}
+        return without | {*_table(unmatched.get("unscored"), "unscored")}
 
     def subsets(self, checkpoint: str, reference: str) -> Mapping[str, Any]:
         """The subsets of a comparison."""

@@ -116,6 +116,7 @@ def compared(
         missing=options.missing,
         level=options.level,
         seed=options.seed,
+        temperature=options.temperature,
     )
     check_before(checkpoints, [spec.name for spec in reward_models], workspace, options)
     return [
@@ -152,7 +153,7 @@ def track(
         (_run(of_model[0].reward_model, entries, options.metric) for of_model in comparisons),
         key=lambda run: (not _is_proxy(run, options), run.reward_model),
     )
-    check_distinct({e.checkpoint: e.step for e in runs[0].entries}, options)
+    check_distinct({e.checkpoint: e.step for e in runs[0].entries}, options, stored)
     monitored = runs[1:] if options.proxy is not None else []
     result = Track(
         reference=comparisons[0][0].reference.name,
@@ -205,7 +206,8 @@ def _run(model: RewardModelSpec, entries: Sequence[Entry], metric: Metric) -> _R
     if not shared:
         raise InputError(
             f"no prompt has a {metric} under {model.name!r} at every checkpoint",
-            fix="track another metric, or checkpoints that answer the same prompts",
+            fix="track another metric, or checkpoints that answer the same prompts; a reward model "
+            "whose scores state no probability takes --temperature",
         )
     values, tokens = (
         np.array([[e.prompts[i][k] for e in mine] for i in shared], dtype=np.float64)
@@ -379,6 +381,7 @@ def _signature(runs: Sequence[_Run], first: Comparison, options: Options) -> Sig
         proxy=options.proxy or "",
         benchmark=first.signature.benchmark,
         metric=options.metric,
+        temperature="" if options.temperature is None else repr(options.temperature),
         n=tuple(str(len(run.prompt_id)) for run in runs),
         missing=options.missing,
         ties=str(options.ties),

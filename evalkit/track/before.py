@@ -16,6 +16,10 @@ from evalkit.track.history import History, RunPlan, entry_to_come, merged
 from evalkit.track.result import Options
 from evalkit.workspace import Workspace
 
+OTHER_HISTORY = (
+    "the alarms' error was shared out over those planned: start another history with all "
+    "checkpoints, whose rewards are known"
+)
 MOST_DIGITS = 15  # more are no count of steps but a date, a hash or a seed
 
 
@@ -89,15 +93,20 @@ def check_history(
         for one in sets
     ]
     entries = merged(history, to_come, run_plan(options))
-    check_distinct({e.checkpoint: e.step for e in entries}, options)
+    check_distinct({e.checkpoint: e.step for e in entries}, options, history)
 
 
 def check_proxy(names: Sequence[str], options: Options) -> None:
     """Refuse a proxy that is not one of several reward models."""
-    if options.proxy is not None and (options.proxy not in names or len(names) < 2):
+    if options.proxy is not None and len(names) < 2:
         raise InputError(
-            f"{options.proxy!r} is not among several reward models: {listing(names)}",
-            fix="name it with --reward-model too, beside one that is held out",
+            f"a proxy needs a second, held-out reward model; there is only {listing(names)}",
+            fix="--reward-model for each of them, the proxy included",
+        )
+    if options.proxy is not None and options.proxy not in names:
+        raise InputError(
+            f"proxy {options.proxy!r} is none of the reward models: {listing(names)}",
+            fix=did_you_mean(options.proxy, names) or "name it with --reward-model too",
         )
 
 
@@ -124,8 +133,10 @@ def step_in(name: str) -> int | None:
     return int(digits[-1]) if digits and len(digits[-1]) <= MOST_DIGITS else None
 
 
-def check_distinct(steps: Mapping[str, int], options: Options) -> None:
-    """Refuse, of checkpoint -> step, two alike or more than planned."""
+def check_distinct(
+    steps: Mapping[str, int], options: Options, history: History | None = None
+) -> None:
+    """Refuse, of checkpoint -> step, two alike or more than planned, by a history or just now."""
     known = list(steps.values())
     if len(set(known)) < len(known):
         twice = next(step for step in known if known.count(step) > 1)
@@ -135,8 +146,11 @@ def check_distinct(steps: Mapping[str, int], options: Options) -> None:
             fix="give each its own step, or leave one out",
         )
     if options.planned is not None and len(known) > options.planned:
+        what = f"{len(known)} checkpoints, but {options.planned} were planned"
+        if history and history.plan:
+            raise InputError(what, where=str(history.path), fix=OTHER_HISTORY)
         raise InputError(
-            f"{len(known)} checkpoints, but {options.planned} were planned",
+            what,
             fix="the alarms' error was shared out over those planned: plan for all of them, before "
             "the run, or leave --planned out",
         )
@@ -144,4 +158,4 @@ def check_distinct(steps: Mapping[str, int], options: Options) -> None:
 
 def run_plan(options: Options) -> RunPlan:
     """What a history keeps of the options."""
-    return RunPlan(options.planned, options.window, options.level)
+    return RunPlan(options.planned, options.window, options.level, options.temperature)

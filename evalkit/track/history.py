@@ -11,6 +11,7 @@ import fcntl
 import json
 import math
 import os
+import stat
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.text import listing
 from evalkit.workspace import write_atomic
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LISTS = ("notices", "left_out")
 SAME_RUN = {
     "reference_digest": "another reference, or other completions of it",
@@ -37,21 +38,26 @@ SAME_RUN = {
 
 
 class RunPlan(NamedTuple):
-    """What the error of the alarms is spent over, declared with the first checkpoint.
+    """What all checkpoints of a run share, declared with the first of them.
+
+    The error of the alarms is spent over the first three.
 
     Attributes:
         planned: Checkpoints the run will have; None if nobody knows.
         window: Neighbouring checkpoints averaged.
         level: Of bands and alarms.
+        temperature: Of the win probability; None for that of the reward model.
     """
 
     planned: int | None
     window: int
     level: float
+    temperature: float | None = None
 
     def __str__(self) -> str:
         planned = "none planned" if self.planned is None else f"{self.planned} planned"
-        return f"{planned}, window {self.window}, level {self.level:g}"
+        own = "" if self.temperature is None else f", temperature {self.temperature!r}"
+        return f"{planned}, window {self.window}, level {self.level:g}{own}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +184,8 @@ def merged(history: History | None, now: Sequence[Entry], plan: RunPlan) -> list
         raise InputError(
             f"the history was planned otherwise: {history.plan}; now {plan}",
             where=str(path),
-            fix="leave --planned, --window and --ci out to follow it, or start another history: "
-            "the error of the alarms was shared out by its plan",
+            fix="leave --planned, --window, --ci and --temperature out to follow it, or start "
+            "another history: the error of the alarms was shared out by its plan",
         )
     for old in stored:
         _check_same_run(str(path), old, now[0])
@@ -234,11 +240,9 @@ def read_history(path: Path) -> History:
     """Read a history file; one that is not there, or empty, holds nothing.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: It cannot be read, or is no regular file.
         MalformedError: Lines that are no plan and entries of this schema, with file and line.
     """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", fix="name a file for the history")
     content = _content(path)
     if not content:
         return History(path, content, None, ())
@@ -263,7 +267,25 @@ def up_to_date(history: History) -> History:
 
 
 def _content(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else b""
+    return path.read_bytes() if is_file(path) else b""
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file, or a link to one, that a history can be kept in.
+
+    Raises:
+        InputError: There is something else: a folder, a device, a pipe, links in a circle.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}", fix="name a file for the history") from None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise InputError(f"{path} is {what}", fix="name a file for the history")
+    return True
 
 
 def _plan(record: Record, faults: list[Fault]) -> RunPlan | None:
@@ -274,7 +296,8 @@ def _plan(record: Record, faults: list[Fault]) -> RunPlan | None:
     if record.value.get("schema_version") != SCHEMA_VERSION:
         Fields(record, faults).fault("schema_version", f"must be {SCHEMA_VERSION}")
     elif plan is None:
-        Fields(record, faults).fault("plan", "must state planned, window and level")
+        fault = f"must state {', '.join(RunPlan._fields)}"
+        Fields(record, faults).fault("plan", fault)
     elif record.value.get("checksum") != _checksum(plan._asdict()):
         Fields(record, faults).fault("checksum", "does not match the plan")
     return plan

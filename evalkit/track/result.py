@@ -42,6 +42,8 @@ class Options:
             raises any alarm: of a decline under one reward model (both alarms share it), of each
             kind in a monitor.
         seed: Of the keyed resamples.
+        temperature: Of the win probability σ(margin / temperature), as for a comparison; if None,
+            1 for Bradley-Terry reward models, and no win probability for any other.
         proxy: The name of the reward model the run is trained against, the others being held out;
             None if that is not said, and nothing is monitored.
     """
@@ -54,6 +56,7 @@ class Options:
     missing: Missing = "error"
     level: float = 0.95
     seed: int = 0
+    temperature: float | None = None
     proxy: str | None = None
 
     def __post_init__(self) -> None:
@@ -62,13 +65,14 @@ class Options:
             self.window >= 1,
             self.planned is None or self.planned >= 1,
             self.seed >= 0,
+            self.temperature is None or 0 < self.temperature < float("inf"),
         )
         if not all(sound):
             raise InputError(
-                f"level {self.level}, window {self.window}, planned {self.planned}, "
-                f"seed {self.seed}",
-                fix="the level lies between 0 and 1, window and planned are at least 1, and the "
-                "seed is at least 0",
+                f"level {self.level}, window {self.window}, planned {self.planned}, seed "
+                f"{self.seed}, temperature {self.temperature}",
+                fix="the level lies between 0 and 1, window and planned are at least 1, the seed "
+                "is at least 0, and the temperature is above 0",
             )
 
 
@@ -84,6 +88,7 @@ class Signature(Line):
         proxy: Name of the one the run is trained against; empty if that is not said.
         benchmark: Whose prompts had to be answered; empty if none was named.
         metric: What is tracked.
+        temperature: Of the win probability; empty if it is not asked for.
         n: Prompts under each reward model.
         missing, ties: As asked for.
         planned: Looks planned; None if that is not said.
@@ -102,6 +107,7 @@ class Signature(Line):
     proxy: str
     benchmark: str
     metric: str
+    temperature: str
     n: tuple[str, ...]
     missing: str
     ties: str

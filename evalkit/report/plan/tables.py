@@ -27,7 +27,8 @@ def _question(plan: Plan) -> str:
         a, b = plan.checkpoints
         return f"tell {a} from {b} {against}, were they {_size(o.detect)} points of {metric} apart"
     (name,) = plan.checkpoints
-    far = [percent(0.5 + sign * o.detect) for sign in (1, -1)]
+    places = 1 if o.detect >= 0.0095 else 3  # so that a small difference does not read as none
+    far = [f"{round(100 * (0.5 + sign * o.detect), 9):.{places}f}" for sign in (1, -1)]
     return f"tell {name} from 50 % {against}, were its {metric} {far[0]} % (or {far[1]} %),"
 
 

@@ -14,6 +14,14 @@ from evalkit.statistics.over_optimisation import TOLERANCE
 from evalkit.track import Curve, Monitor, Track
 from evalkit.track.result import Consensus
 
+CHANGES = {  # of the two reward models of a monitor; what the statistics call them
+    "proxy": "a",
+    "held_out": "b",
+    "gap": "gap",
+    "proxy_since_best": "a_since_best",
+    "held_out_since_best": "b_since_best",
+}
+
 
 def to_json(track: Track) -> bytes:
     """The document as indented JSON, the same bytes on every run."""
@@ -58,6 +66,7 @@ def document(track: Track) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "reference": track.reference,
         "metric": options.metric,
+        "temperature": options.temperature,
         "level": options.level,
         "planned": options.planned,
         "window": options.window,
@@ -181,8 +190,8 @@ def _monitor(monitor: Monitor, track: Track) -> dict[str, Any]:
             {
                 "checkpoint": names[x.step],
                 **{
-                    name: change and change._asdict()
-                    for name in ("a", "b", "gap", "a_since_best", "b_since_best")
+                    said: change and change._asdict()
+                    for said, name in CHANGES.items()
                     for change in [getattr(x, name)]
                 },
                 **{
