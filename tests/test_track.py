@@ -264,7 +264,7 @@ def test_both_up_is_silent():
     document = json.loads(report.to_json(found))
     assert document["tolerance"] == 0.1
     assert "margin" not in document  # that of a rule is another thing
-    assert "|tolerance:0.1|" in found.signature
+    assert "|tolerance:0.1|" in str(found.signature)
     assert found.consensus.orders[0, 1].value == 1.0
 
 
