@@ -216,6 +216,18 @@ def test_a_server_that_loses_a_connection_and_stays_the_same_is_the_same(tmp_pat
         )
 
 
+def test_check_finds_a_server_that_drifts_while_it_is_asked(tmp_path):
+    class Drifting(RewardServer):
+        def _score(self, ids, raw):
+            return super()._score(ids, raw) + 0.1 * len(self.requests)
+
+    with Drifting("openrlhf") as server:
+        checked = check(declare(tmp_path / "w", server.url, "openrlhf"))
+    (finding,) = checked.findings
+    assert (finding.code, finding.here) == ("drifts", True)
+    assert "a probe had" in finding.what
+
+
 class Unsealed(ServedRewardModel):
     """The control: what asked the server once, when it was loaded."""
 

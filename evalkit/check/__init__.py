@@ -10,14 +10,16 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from evalkit import reward_models
 from evalkit.check import rewards, tokens
 from evalkit.check.probes import probe_conversations
 from evalkit.check.result import Checked, Finding, Inapplicable
 from evalkit.check.subject import Baseline, Subject, items_of, rewards_of, subject_of, verdicts_of
+from evalkit.check.tokens import MOVED
 from evalkit.data import Messages
-from evalkit.errors import RefusedModelError
+from evalkit.errors import IntegrityError, RefusedModelError
 from evalkit.reward_models import RewardModel
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import Load
@@ -39,6 +41,7 @@ CHECKS: Mapping[str, Callable[[Subject], Finding | Inapplicable | None]] = {
     "squashed": rewards.squashed,
 }
 RELOADED = "random-head"
+DRIFTS = "drifts"  # of a server, which is then asked no more
 ASKED_AGAIN = "wavers"  # of a judge, in place of RELOADED
 # What the number of a refusal to load is, where it is no change of a reward.
 UNITS = {
@@ -73,9 +76,18 @@ def check(
         RefusedModelError: A refusal that is none of the faults this looks for.
     """
     try:
-        model = load(spec, device=device)
+        return _checked(spec, conversations, partial(load, spec, device=device))
     except RefusedModelError as error:
         return of_refusal(spec.name, error)
+    except IntegrityError as error:  # of a server, in the middle of what it is asked
+        finding = Finding(DRIFTS, error.what, None, MOVED, error.fix)
+        return Checked(spec.name, (finding,))
+
+
+def _checked(
+    spec: RewardModelSpec, conversations: Sequence[Messages], load: Callable[[], RewardModel]
+) -> Checked:
+    model = load()
     items = items_of(spec, conversations or probe_conversations())
     rendered = model.render(items)
     if all(row.cut for row in rendered):
@@ -85,8 +97,7 @@ def check(
     base = subject.base
     del model, subject
     gc.collect()  # the device may have room for one at a time
-    again = load(spec, device=device)
-    found |= _again(base, again)
+    found |= _again(base, load())
     return Checked(
         name=spec.name,
         findings=tuple(f for f in found.values() if isinstance(f, Finding)),
@@ -114,7 +125,7 @@ def of_refusal(name: str, error: RefusedModelError) -> Checked:
     """
     if not error.code:
         raise error
-    unit = UNITS.get(error.code, tokens.MOVED)
+    unit = UNITS.get(error.code, MOVED)
     what = f"{error.what}: {error.where}" if error.where else error.what
     number = error.number if math.isfinite(error.number) else None
     return Checked(name, (Finding(error.code, what, number, unit, error.fix, here=False),))
