@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from evalkit.cli import run
 from tests.workspace_copy import QUIET, copy_workspace, evalkit
 
 PASSES = ("--fail-under", "win_rate=0.3")
@@ -284,6 +285,24 @@ def test_refusals(workspace, arguments, said):
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert (workspace / "r.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [("gate", "r.json"), ("plan", "--after", "r.json")])
+def test_neither_result_nor_policy_is_written_over_and_rules_come_from_one_place(
+    workspace, monkeypatch, capsys, command
+):
+    monkeypatch.chdir(workspace)
+    policy = workspace / "policy.json"
+    policy.write_text('[gate]\n[[gate.rules]]\nmetric = "win_rate"\nbound = 0.3\n')
+    before = [(workspace / name).read_bytes() for name in ("r.json", "policy.json")]
+    for arguments, said in (
+        (("-o", "r.json"), "r.json is an input"),
+        (("-o", "policy.json"), "policy.json is an input"),
+        (PASSES, "a policy and rules of the command line"),
+    ):
+        assert run([*command, "--policy", "policy.json", *arguments]) == 2
+        assert said in capsys.readouterr().err
+    assert [(workspace / name).read_bytes() for name in ("r.json", "policy.json")] == before
 
 
 def test_a_gate_is_judged_with_numpy_and_nothing_heavier(workspace):

@@ -360,6 +360,15 @@ def test_a_key_is_sent_to_its_server_and_shown_nowhere(
     assert SECRET in str(server.requests)  # the check can see one
 
 
+def test_a_key_is_sent_without_the_blanks_around_it(tmp_path, monkeypatch):
+    """A file that is read into the environment ends its line."""
+    monkeypatch.setenv("RM_KEY", f" {SECRET}\n")
+    with RewardServer("vllm") as server:
+        Client(declare(tmp_path / "w", server.url, key_env="RM_KEY").endpoint).ask("/v1/models")
+        ((_, headers, _),) = server.requests
+    assert headers["Authorization"] == f"Bearer {SECRET}"
+
+
 def test_a_wrong_key_stops_at_once(tmp_path, store, monkeypatch):
     monkeypatch.setenv("RM_KEY", SECRET)
     with RewardServer("vllm") as server:

@@ -256,6 +256,7 @@ def test_a_key_in_place_of_a_status_line_is_not_shown(keyed):
         json.dumps(KEY)[1:-1].replace("/", "\\/"),
         json.dumps(json.dumps(KEY).replace("/", "\\/")),
         "".join(f"\\u{ord(c):04X}" for c in KEY),
+        "".join(f"\\\\u{ord(c):04x}" for c in KEY),
         KEY.replace("/", "%2f").replace("\\", "%5C"),
     ],
 )
