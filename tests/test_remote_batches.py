@@ -243,8 +243,8 @@ def test_without_another_look_the_swap_is_stored(tmp_path, store):
 
     with of("openrlhf", Swapped) as server:
         spec = declare(tmp_path / "w", server.url, "openrlhf")
-        settings = RunSettings(batch_tokens=128, progress=False)
-        scored = score(spec, CHATS, store, settings=settings, load=once)
+        settings = RunSettings(batch_tokens=128, progress=False, load=once)
+        scored = score(spec, CHATS, store, settings=settings)
     wrong = [c for c in CHATS if scored.rewards[item_key(c)].reward != truth(server, c)]
     assert 12 < len(wrong) < 40
 
