@@ -71,7 +71,7 @@ def planted(workspace):
 def test_a_clean_model_has_no_findings_and_exit_code_0(workspace):
     done = evalkit(workspace, "reward-models", "check", "demo-rm")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("demo-rm: no findings (10 checks on 17 conversations")
+    assert done.stdout.startswith("demo-rm: no findings (11 checks on 17 conversations")
     assert "not applicable: soft-cap-kernel: its attention has no cap" in done.stdout
 
 
