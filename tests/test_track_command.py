@@ -303,14 +303,14 @@ def test_a_run_finds_its_workspace_once_and_reads_its_history_once(workspace, mo
 
 def test_a_run_that_ends_while_another_scores_is_not_lost(workspace, monkeypatch, run):
     monkeypatch.chdir(workspace)
-    found = track.compared
+    found = track.compare_all
 
     def meanwhile(*arguments, **options):
         done = run("-m", "ckpt_2", "--history", "meanwhile.jsonl")
         assert done.returncode == 0, done.stderr
         return found(*arguments, **options)
 
-    monkeypatch.setattr(track, "compared", meanwhile)
+    monkeypatch.setattr(track, "compare_all", meanwhile)
     arguments = ["--no-progress", "track", "-m", "ckpt_1", "--history", "meanwhile.jsonl"]
     assert evalkit_here(arguments) == 0
     kept = [e.checkpoint for e in read_history(workspace / "meanwhile.jsonl").entries]

@@ -186,7 +186,7 @@ def _compared(
     options: Options,
 ) -> list[list[Comparison]]:
     """Every checkpoint under every reward model; what can be refused is, before one is loaded."""
-    from evalkit.track import check_history, compared
+    from evalkit.track import check_history, compare_all
 
     checkpoints, reference = named
     with session.open_store() as store:
@@ -194,7 +194,7 @@ def _compared(
         models = [session.reward_model(store, name) for name in names]
         if history is not None:
             check_history(history, checkpoints, reference, models, session.workspace, options)
-        found = compared(
+        found = compare_all(
             checkpoints,
             reference,
             models,

@@ -58,7 +58,7 @@ from evalkit.workspace import Workspace
 
 __all__ = [
     "Consensus", "Curve", "Monitor", "Options", "Point", "Signature", "Track",
-    "check_history", "compared", "matching", "track",
+    "check_history", "compare_all", "matching", "track",
 ]  # fmt: skip
 
 RESAMPLES = 4_999
@@ -85,7 +85,7 @@ class _Run(NamedTuple):
     steps_by_name: tuple[str, ...]
 
 
-def compared(
+def compare_all(
     checkpoints: Sequence[str],
     reference: str,
     reward_models: Sequence[RewardModelSpec],
@@ -134,7 +134,7 @@ def track(
     """Follow a run over its checkpoints under one reward model or several.
 
     Args:
-        comparisons: As `compared` gives them: for each reward model all checkpoints.
+        comparisons: As `compare_all` gives them: for each reward model all checkpoints.
         history: Of the run, as it was read; these checkpoints are added to its file, and to what
             another run has added since.
         options: Choices that can move a number.

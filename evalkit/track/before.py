@@ -72,7 +72,7 @@ def check_history(
 
     Args:
         history: As it was read.
-        checkpoints: Names or paths, as for `compared`.
+        checkpoints: Names or paths, as for `compare_all`.
         reference: What all of them are held against.
         reward_models: Under which.
         workspace: Where names are looked up.
