@@ -44,6 +44,19 @@ def test_every_output_and_the_exit_code_say_the_same(workspace, rule):
     assert (shown.returncode, json.loads(shown.stdout)) == (CODES[rule], document)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_log_that_takes_nothing_leaves_result_file_and_exit_code(workspace):
+    command = [sys.executable, "-m", "evalkit", "gate", "r.json", *FAILS, "-o", "unheard.json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=workspace, stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+        assert (done.returncode, "FAIL" in done.stdout) == (3, True)
+        assert (workspace / "unheard.json").is_file()
+        wrong = [*command[:3], "nonsense"]
+        assert subprocess.run(wrong, cwd=workspace, stderr=full, check=False).returncode == 2
+
+
 def gated_into(workspace, stdout, *outputs, rule=FAILS):
     return subprocess.run(
         [sys.executable, "-m", "evalkit", "gate", "r.json", *rule, *outputs],

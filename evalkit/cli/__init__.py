@@ -68,7 +68,7 @@ for command in COMMANDS:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run evalkit and exit with its code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.stdout, sys.stderr = heard(sys.stdout), heard(sys.stderr)
+    sys.stdout, sys.stderr = heard(sys.stdout, needed=True), heard(sys.stderr, needed=False)
     sys.exit(run(arguments))
 
 

@@ -11,16 +11,18 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-def heard(stream: TextIO | None) -> TextIO | None:
+def heard(stream: TextIO | None, *, needed: bool) -> TextIO | None:
     """The stream, silent once its reader has gone (`evalkit … | head`): files and exit code stand.
 
-    Raises, on a write:
-        InputError: It cannot be written, as on a full disk.
+    Args:
+        stream: None if it was closed before we began.
+        needed: Whether results go there: what else cannot be written then, as on a full disk, is
+            an InputError. Nobody can be told of a log that takes nothing.
     """
-    if stream is None:  # closed before we began
+    if stream is None:
         return None
     return io.TextIOWrapper(
-        io.BufferedWriter(_Output(stream.fileno(), "wb", closefd=False)),
+        io.BufferedWriter(_Output(stream.fileno(), needed=needed)),
         stream.encoding,
         stream.errors,
         line_buffering=bool(stream.line_buffering),
@@ -28,16 +30,17 @@ def heard(stream: TextIO | None) -> TextIO | None:
 
 
 class _Output(io.FileIO):
-    lost = False
+    def __init__(self, descriptor: int, *, needed: bool) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self.needed, self.lost = needed, False
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
             return memoryview(data).nbytes if self.lost else super().write(data)
-        except BrokenPipeError:
-            self.lost = True
-            return memoryview(data).nbytes
         except OSError as error:
             self.lost = True
+            if not self.needed or isinstance(error, BrokenPipeError):
+                return memoryview(data).nbytes
             raise InputError(
                 f"the output cannot be written: {error.strerror}",
                 fix="free disk space, or send it elsewhere",
