@@ -3,7 +3,7 @@
 import pytest
 
 from evalkit.check import check
-from evalkit.data import item_key
+from evalkit.data import ServerFailed, item_key
 from evalkit.errors import IntegrityError, MissingError, RefusedModelError
 from evalkit.reward_models import load
 from evalkit.reward_models.remote import client
@@ -261,7 +261,7 @@ def test_rewards_for_which_it_cannot_be_told_are_not_kept(tmp_path, store):
         spec = declare(tmp_path / "w", server.url, "openrlhf")
         scored = run_small(spec, store, CHATS[:4])
     assert scored.rewards == {}
-    assert len(scored.problems) == 4
+    assert [type(why) for why in scored.problems.values()] == [ServerFailed] * 4
 
 
 def test_a_reply_under_another_name_says_where(tmp_path):

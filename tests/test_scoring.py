@@ -12,11 +12,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.data import Messages, completion_set, conversation_key
+from evalkit.data import (
+    Messages,
+    ServerFailed,
+    Unreadable,
+    completion_set,
+    conversation_key,
+    item_key,
+)
 from evalkit.data import Row as FileRow
 from evalkit.errors import IntegrityError
 from evalkit.reward_models import PartialBatchError
-from evalkit.scoring import SENTINELS, RunSettings, Scored, rewards_of, score
+from evalkit.scoring import (
+    SENTINELS,
+    RunSettings,
+    Scored,
+    ordered_pairs,
+    preferences_of,
+    rewards_of,
+    score,
+)
 from evalkit.scoring.batches import plan
 from evalkit.store import Pack, Store, write_pack
 from tests.fake_reward_model import FakeRewardModel, chats, expected, fake_spec
@@ -300,6 +315,15 @@ def test_rewards_of_a_set_stand_in_its_order_with_reasons_where_there_is_none(st
     np.testing.assert_array_equal(found.reward, [one, np.nan, two])
     assert found.failures == {1: "the reward is not finite (nan)"}
     assert (found.tokens > 0).tolist() == [True, False, True]
+
+
+def test_of_two_orders_that_failed_the_unreadable_one_is_said():
+    one, other = (completion_set(n, [FileRow("p", chats("x")[0][:1], n)]) for n in ("a", "b"))
+    keys = [item_key(item) for item in ordered_pairs(one, other)[0]]
+    for reasons in (ServerFailed("HTTP 500"), Unreadable("Hm.")), (Unreadable("Hm."), "too long"):
+        found = preferences_of(one, other, Scored({}, dict(zip(keys, reasons, strict=True)), 0))
+        assert found.failures == {0: "Hm."}
+        assert isinstance(found.failures[0], Unreadable)
 
 
 # Interruption

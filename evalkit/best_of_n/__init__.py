@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evalkit.best_of_n.result import METRICS, BestOfN, Models, Options, Point, Signature
-from evalkit.data import CompletionSet, FloatArray, Rewards
+from evalkit.data import CompletionSet, FloatArray, Rewards, fix_of
 from evalkit.errors import InputError, MissingError
 from evalkit.notices import of_sets
 from evalkit.pairing import NO_REWARD, Rows, match, rows_by_prompt
@@ -186,18 +186,20 @@ def _score(
 def _unscored(scored: _Scored, sizes: Mapping[str, int], options: Options) -> dict[str, str]:
     """Prompts with a completion that has no reward, and why: none can be chosen among the rest."""
     reasons: dict[str, list[str]] = {}
+    kinds: list[str] = []
     for completions, rewards, model in scored.distinct():
         for row in np.flatnonzero(~np.isfinite(rewards.reward)).tolist():
             if (prompt_id := str(rewards.prompt_id[row])) in sizes:
-                why = f"{completions.name}, {model.name}: {rewards.failures.get(row, NO_REWARD)}"
+                kinds.append(rewards.failures.get(row, NO_REWARD))
+                why = f"{completions.name}, {model.name}: {kinds[-1]}"
                 reasons.setdefault(prompt_id, []).append(why)
     found = {i: "; ".join(dict.fromkeys(reasons[i])) for i in sorted(reasons)}
     if found and options.missing == "error":
         raise MissingError(
             f"{count(len(found), 'prompt')} with a completion that has no reward",
             where=listing([f"{i}: {why}" for i, why in found.items()], separator="\n     "),
-            fix="mend these rows (see --max-length and --overlong for long ones), or leave these "
-            "prompts out with --missing drop; the rewards of all others are kept",
+            fix=f"{fix_of(kinds)}; or leave these prompts out with --missing drop; the rewards of "
+            "all others are kept",
         )
     return found
 

@@ -72,6 +72,7 @@ def add(context: Context, /, name: str, file: str, **chosen: Any) -> None:
 
 def _cache(name: str, session: Session) -> None:
     from evalkit import references
+    from evalkit.data import fix_of
 
     with session.open_store() as store:
         spec = session.reward_model(store)
@@ -83,7 +84,8 @@ def _cache(name: str, session: Session) -> None:
         raise MissingError(
             f"{len(scored.problems)} completions of {name!r} have no reward",
             where=listing(list(scored.problems.values())),
-            fix="mend them, then add the reference again with --replace; rewards are kept",
+            fix=f"{fix_of(scored.problems.values())}; then add the reference again with --replace, "
+            "or score it again: rewards are kept",
         )
     click.echo(f"rewards: {pack}", err=True)
 

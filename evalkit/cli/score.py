@@ -9,7 +9,6 @@ import click
 
 from evalkit.cli.options import prompts_option, reward_model_options
 from evalkit.cli.shared import Context, Session, refuse_overwriting, refuse_pairwise, tell_store
-from evalkit.data import fix_of
 from evalkit.errors import InputError, MissingError
 from evalkit.text import count, listing, printable
 
@@ -39,6 +38,7 @@ def score(context: Context, /, source: str | None, output: Path | None, **chosen
     evalkit score answers.jsonl --reward-model demo-rm -o scores.jsonl
     evalkit score --config InfOrmScorer.yaml rows.jsonl -o scores.jsonl
     """
+    from evalkit.data import fix_of
     from evalkit.scoring import lines
     from evalkit.scoring import score as run
     from evalkit.sets import packs_of, read_rows

@@ -220,11 +220,16 @@ def preferences_of(
         order_gap=first - second,
         cut=np.array([sum(r.cut for r in row if r) for row in rows], dtype=np.int64),
         failures={
-            i: next(scored.problems[key] for key in keys[i] if key in scored.problems)
+            i: _worst([scored.problems[key] for key in keys[i] if key in scored.problems])
             for i, row in enumerate(rows)
             if None in row
         },
     )
+
+
+def _worst(reasons: Sequence[str]) -> str:
+    """Of both orders of a pair the reason to say: a verdict that cannot be read is counted."""
+    return next((why for why in reasons if isinstance(why, Unreadable)), reasons[0])
 
 
 def _check_sentinels(

@@ -80,7 +80,12 @@ class RemoteRewardModel(ABC):
         """
         requests = self.requests(batch)
         outcomes = self._side_by_side([[batch[i] for i in rows] for rows in requests])
-        self._watch(outcomes)
+        try:
+            self._watch(outcomes)
+        except ReplyError as error:  # whose rewards these are cannot be told; of fewer rows it may
+            if len(batch) > 1:
+                raise
+            outcomes = [error]
         found = np.full((len(batch), 1), np.nan)
         reasons: dict[int, str] = {}
         again: list[int] = []
