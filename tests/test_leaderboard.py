@@ -273,6 +273,17 @@ def test_a_completion_without_a_reward_is_refused_or_named(run):
     assert "p3: b: no ids" in board.notices
 
 
+def test_two_players_without_a_scored_prompt_in_common_meet_the_others_all_the_same(run):
+    bad = lambda numbers: {f"p{i}": ["BAD"] for i in numbers}  # noqa: E731
+    players = {
+        "a": some("yes", range(10)),
+        "b": {**some("no", range(5)), **bad(range(5, 10))},
+        "c": {**bad(range(5)), **some("maybe", range(5, 10))},
+    }
+    board = run(players, options=DROP)
+    assert (board.games, len(board.unscored)) == (10, 10)
+
+
 def test_prompts_that_differ_under_one_id_are_refused(run, tmp_path):
     row = {"prompt_id": "p", "messages": [{"role": "user", "content": "?"}], "completion": "c"}
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")

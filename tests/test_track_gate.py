@@ -135,6 +135,7 @@ def test_a_rule_may_be_of_one_reward_model():
     assert only.high == judged(both[:1], HALF).verdict.judged[0].high  # shares no error
     assert judged(both, HALF, held_out).verdict.number_of("fail") == 1
     (lost,) = judged(both, replace(HALF, reward_model="theirs")).verdict.judged
+    assert (lost.reward_model, "under theirs" in lost.name) == ("theirs", True)
     assert (lost.state, lost.reason) == ("fail", "the result has nothing under theirs")
     saved = json.loads(document.to_json(compared(run([0.5, 1.0]))))  # a comparison has one
     for name, state in (("ours", "pass"), ("theirs", "fail")):

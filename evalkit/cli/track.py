@@ -21,6 +21,7 @@ from evalkit.cli.options import (
     reference_option,
     reward_models_options,
     seed_option,
+    temperature_option,
     ties_option,
 )
 from evalkit.cli.shared import (
@@ -72,12 +73,7 @@ DIRECT = (
     "--proxy", metavar="RM", help="The reward model trained against; the others are held out."
 )
 @metric_option
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0, min_open=True),
-    metavar="T",
-    help="Of the win probability σ(margin / T). [1 for Bradley-Terry reward models, else none]",
-)
+@temperature_option
 @click.option(
     "--planned",
     type=click.IntRange(min=1),

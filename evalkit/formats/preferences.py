@@ -19,7 +19,6 @@ from evalkit.formats.fields import Fields, Record
 from evalkit.text import did_you_mean, listing
 
 Coding = Literal["unit", "alpaca-eval"]
-CODINGS: tuple[Coding, ...] = ("unit", "alpaca-eval")
 PROMPTS = ("prompt_id", "prompt_index", "id", "instruction", "prompt")
 ANNOTATIONS = ("generator_1", "generator_2", "preference")
 

@@ -188,12 +188,14 @@ def _questions(saved: SavedResult, rules: Sequence[Rule]) -> Iterator[_Question]
     under_test = [name for name in saved.to_test if name not in baselines]
     before = dict(zip(order[1:], order, strict=False))
     for rule in rules:
+        asked = rule.reward_model
+        under = saved.reward_model if asked in {"", saved.model} else asked
         # with nothing under test the question is asked all the same, and fails
         for checkpoint in [rule.checkpoint] if rule.checkpoint else under_test or [""]:
             against = before.get(checkpoint, PREVIOUS) if rule.against == PREVIOUS else rule.against
             for reference in [rule.reference] if rule.reference else saved.references:
                 baseline = "" if rule.margin is None else against
-                yield _Question(rule, checkpoint, reference, baseline, saved.reward_model)
+                yield _Question(rule, checkpoint, reference, baseline, under)
 
 
 def _quiet(result: Mapping[str, Any], rule: Rule) -> Judged:

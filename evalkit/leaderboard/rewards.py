@@ -10,7 +10,7 @@ from typing import TypedDict
 import numpy as np
 
 from evalkit.data import CompletionSet, FloatArray, Item, Prompt, TextArray
-from evalkit.errors import InputError
+from evalkit.errors import InputError, MissingError
 from evalkit.leaderboard.fitting import Played, check_players, fitted, refuse_missing
 from evalkit.leaderboard.result import Decider, Leaderboard, Options, Role
 from evalkit.notices import of_orders, of_sets, of_truncated
@@ -163,8 +163,9 @@ def _tables(
                 if said is None
                 else pair_preferences(sets[i], sets[j], said, **how)
             )
-        except InputError:  # no scored prompt in common; `_lacking` has refused the rest
-            continue
+        except (InputError, MissingError):  # no scored prompt in common; the rest was refused
+            if options.missing == "error":
+                raise
     unscored: dict[str, list[str]] = {}
     for prompt_id, why in sorted(chain.from_iterable(seen)):
         unscored.setdefault(prompt_id, []).append(why)

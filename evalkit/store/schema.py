@@ -46,7 +46,9 @@ def check(db: sqlite3.Connection, path: Path) -> None:
         raise InputError(
             f"{path} is no evalkit store of version {VERSION}"
             + (f" (it is version {version})" if application_id == APPLICATION_ID else ""),
-            fix="move it away, or use the evalkit that wrote it",
+            fix="open it once where it can be written: that brings it to today's version"
+            if application_id == APPLICATION_ID and version in EARLIER
+            else "move it away, or use the evalkit that wrote it",
         )
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as pristine:
         pristine.text_factory = bytes
