@@ -26,11 +26,10 @@ from evalkit.statistics.paired import (
     McNemar,
     PairedDifference,
     mcnemar,
-    minimum_detectable_effect,
     paired_difference,
     permutation_p,
-    prompts_needed,
 )
+from evalkit.statistics.power import minimum_detectable_effect, prompts_needed
 from evalkit.statistics.within_prompt import ENOUGH_REFERENCES, pool_percentile, standardise
 
 RESAMPLES = 4_999

@@ -13,12 +13,13 @@ from typing import Any
 
 from evalkit.data import CompletionSet, Prompt
 from evalkit.errors import InputError
+from evalkit.files import slug, write_atomic
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.scoring import RunSettings, Scored, score
 from evalkit.sets import read_prompts, read_set
 from evalkit.store import Store, find_packs, write_pack
 from evalkit.text import listing
-from evalkit.workspace import REFERENCE_SCHEMA, Workspace, read_manifest, slug, write_atomic
+from evalkit.workspace import REFERENCE_SCHEMA, Workspace, read_manifest
 
 
 @dataclass(frozen=True, slots=True)

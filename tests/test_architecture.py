@@ -33,7 +33,7 @@ FLOORS = [
     {"scoring"},
     {"reward_models", "store", "formats", "pairing"},
     {"statistics", "signature", "workspace"},
-    {"data"},
+    {"data", "files"},
     {"errors"},
     {"text", "version", "strict_json"},
 ]

@@ -21,7 +21,7 @@ from evalkit.statistics.gates import (
 )
 from evalkit.statistics.intervals import mean
 from evalkit.statistics.multiplicity import max_t_bands
-from evalkit.statistics.paired import minimum_detectable_effect, prompts_needed
+from evalkit.statistics.power import minimum_detectable_effect, prompts_needed
 
 fast = settings(max_examples=60, deadline=None)
 NAN = math.nan

@@ -21,13 +21,12 @@ from evalkit.statistics.paired import (
     SignTest,
     Wilcoxon,
     mcnemar,
-    minimum_detectable_effect,
     paired_difference,
     permutation_p,
-    prompts_needed,
     sign_test,
     wilcoxon,
 )
+from evalkit.statistics.power import minimum_detectable_effect, prompts_needed
 from tests.shared_data import SHARED, needs_shared
 
 fast = settings(max_examples=60, deadline=None)

@@ -23,8 +23,8 @@ from evalkit.report import document
 from evalkit.report import plan as report
 from evalkit.report.plan import after as report_after
 from evalkit.report.plan.tables import explained, headline, sentence
-from evalkit.statistics.paired import prompts_needed
 from evalkit.statistics.planning import components, trade_off, variance_range
+from evalkit.statistics.power import prompts_needed
 from evalkit.store import Store, StoredReward
 from evalkit.workspace import Workspace
 from tests.fake_reward_model import fake_spec

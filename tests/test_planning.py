@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from evalkit.statistics.paired import minimum_detectable_effect, prompts_needed
 from evalkit.statistics.planning import (
     Components,
     TradeOff,
@@ -17,6 +16,7 @@ from evalkit.statistics.planning import (
     trade_off,
     variance_range,
 )
+from evalkit.statistics.power import minimum_detectable_effect, prompts_needed
 
 fast = settings(max_examples=40, deadline=None)
 

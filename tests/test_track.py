@@ -20,12 +20,13 @@ from evalkit.comparison import Options as CompareOptions
 from evalkit.comparison import comparison_of
 from evalkit.data import CompletionSet
 from evalkit.errors import InputError, MalformedError
+from evalkit.files import write_atomic
 from evalkit.pairing import TieRule, pair
 from evalkit.report import track as report
 from evalkit.report.track.tables import notices, notices_of_figure
 from evalkit.track import Options, Signature, matching, track
 from evalkit.track.history import RunPlan, entry_of, read_history, write_history
-from evalkit.workspace import Workspace, write_atomic
+from evalkit.workspace import Workspace
 from tests.fake_reward_model import fake_spec
 from tests.test_contrasts import side
 

@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evalkit.errors import InputError, IntegrityError
+from evalkit.files import slug, write_atomic
 from evalkit.sets import check_names, read_prompts, read_set, read_sets
-from evalkit.workspace import Workspace, slug, write_atomic
+from evalkit.workspace import Workspace
 
 ROW = '{"instruction": "a", "output": "b"}\n'
 

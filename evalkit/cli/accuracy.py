@@ -86,9 +86,9 @@ def accuracy(context: Context, /, suite: str, outputs: tuple[Path, ...], **chose
     evalkit accuracy judgebench-gpt-4o --rewards outputs.jsonl --json
     """
     from evalkit.accuracy import Options
+    from evalkit.files import write_atomic
     from evalkit.report import accuracy as report
     from evalkit.report.accuracy.exports import check_kind, exports
-    from evalkit.workspace import write_atomic
 
     written = [_named(text, "export") for text in chosen["exports"]]
     date = chosen["date"] or f"{datetime.now(UTC):%Y-%m-%d}"

@@ -110,7 +110,7 @@ def _check_output(output: Path, source: str, *, make: bool) -> None:
 
 
 def _write(output: Path, text: str, *, make: bool) -> None:
-    from evalkit.workspace import write_atomic
+    from evalkit.files import write_atomic
 
     try:
         if make:

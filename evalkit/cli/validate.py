@@ -55,8 +55,8 @@ def validate(
     evalkit validate --check docs/validation.md
     """
     from evalkit import validate as of
+    from evalkit.files import write_atomic
     from evalkit.report import validation
-    from evalkit.workspace import write_atomic
 
     check_outputs(validation.check_output, outputs, written)
     for path in written:

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evalkit.errors import InputError
+from evalkit.files import check_keys, check_types, read_toml
 from evalkit.text import did_you_mean, listing
-from evalkit.workspace import KEYS, check_keys, check_types, read_toml
+from evalkit.workspace import KEYS
 
 # Metric -> where a comparison of a saved result has its estimate.
 METRICS: Mapping[str, tuple[str, ...]] = {

@@ -31,8 +31,8 @@ from evalkit.plan.result import (
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.sets import NamedSet, benchmark_of, read_prompts, read_sets
 from evalkit.statistics.gates import FEW_DECIDING
-from evalkit.statistics.paired import prompts_needed
 from evalkit.statistics.planning import Components, components, trade_off, variance_range
+from evalkit.statistics.power import prompts_needed
 from evalkit.store import Store
 from evalkit.text import count
 from evalkit.version import __version__

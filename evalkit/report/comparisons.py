@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from evalkit.contrasts import Compared
 from evalkit.data import digest
 from evalkit.errors import InputError
+from evalkit.files import slug
 from evalkit.report.document import document, to_json, to_prompt_lines
 from evalkit.report.layout import Writers, images
 from evalkit.report.tables import to_csv, to_markdown, to_text
-from evalkit.workspace import slug
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

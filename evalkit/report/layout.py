@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from evalkit.errors import InputError
+from evalkit.files import write_atomic
 from evalkit.text import did_you_mean, listing, printable
-from evalkit.workspace import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

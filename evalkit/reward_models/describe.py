@@ -9,12 +9,12 @@ from typing import Any
 
 from evalkit.data import digest
 from evalkit.errors import InputError, RefusedModelError
+from evalkit.files import check_types, read_toml
 from evalkit.reward_models.checkpoint import Checkpoint, FileDigest, behaviour, limit
 from evalkit.reward_models.detection import detect, refusal
 from evalkit.reward_models.families import OUTPUTS, Family, family, published
 from evalkit.reward_models.settings import dtype_of, max_length_of, overlong_of
 from evalkit.reward_models.spec import RewardModelSpec
-from evalkit.workspace import check_types, read_toml
 
 OWN_CARD: Mapping[str, type] = {"notice": str, "citation": str, "licence": str}
 

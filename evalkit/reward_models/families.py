@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from evalkit.errors import InputError, RefusedModelError
+from evalkit.files import read_toml
 from evalkit.reward_models import nets
 from evalkit.reward_models.checkpoint import Checkpoint
 from evalkit.reward_models.parameters import LAYERED, NETS, PARAMETERS, inconsistencies, wrong
 from evalkit.text import clip, did_you_mean, listing
-from evalkit.workspace import read_toml
 
 Output = Literal["bradley-terry", "relative", "absolute", "preference"]
 OUTPUTS: tuple[Output, ...] = ("bradley-terry", "relative", "absolute", "preference")

@@ -24,7 +24,7 @@ from scipy.special import stdtrit
 
 from evalkit.data import FloatArray
 from evalkit.statistics.intervals import check_level
-from evalkit.statistics.paired import minimum_detectable_effect, prompts_needed
+from evalkit.statistics.power import minimum_detectable_effect, prompts_needed
 
 
 class Within(NamedTuple):
@@ -81,7 +81,7 @@ class Components:
     ) -> float:
         """Prompts on which a paired t test finds a true difference of `delta` so often.
 
-        As `paired.prompts_needed`, which see for range and errors.
+        As `power.prompts_needed`, which see for range and errors.
         """
         return prompts_needed(
             delta,

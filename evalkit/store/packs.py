@@ -17,8 +17,8 @@ from typing import Any
 
 from evalkit.data import digest
 from evalkit.errors import InputError, IntegrityError
+from evalkit.files import write_atomic
 from evalkit.store.rows import StoredReward, checksum
-from evalkit.workspace import write_atomic
 
 SCHEMA = "evalkit.pack/1"
 FILE = "rewards.parquet"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from evalkit.errors import InputError
+from evalkit.files import check_keys, read_toml
 from evalkit.formats.suite_rows import LAYOUTS
 from evalkit.text import clip, did_you_mean
-from evalkit.workspace import check_keys, read_toml
 
 Credit = Literal["strict", "half-credit"]
 Rule = Literal["best", "ties", "styles"]

@@ -22,11 +22,11 @@ import numpy as np
 from evalkit.comparison import Comparison
 from evalkit.data import CompletionSet, digest
 from evalkit.errors import Fault, InputError, MalformedError
+from evalkit.files import write_atomic
 from evalkit.formats import containers
 from evalkit.formats.fields import Fields, Record
 from evalkit.reward_models.spec import RewardModelSpec
 from evalkit.text import listing
-from evalkit.workspace import write_atomic
 
 SCHEMA_VERSION = 3
 LISTS = ("notices", "left_out")

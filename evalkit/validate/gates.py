@@ -19,11 +19,8 @@ from evalkit.data import FloatArray
 from evalkit.gate import Policy, Rule, judge
 from evalkit.gate.saved import SCHEMA_VERSION
 from evalkit.statistics.gates import State, shared_level
-from evalkit.statistics.paired import (
-    PairedDifference,
-    minimum_detectable_effect,
-    paired_difference,
-)
+from evalkit.statistics.paired import PairedDifference, paired_difference
+from evalkit.statistics.power import minimum_detectable_effect
 from evalkit.validate.tracking import VARIANCE, RunDesign, simulated
 
 MARGIN, POINTS, LEVEL, POWER = 0.03, 0.02, 0.95, 0.8

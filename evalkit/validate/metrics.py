@@ -35,7 +35,8 @@ from evalkit.statistics.intervals import Estimate, mean
 from evalkit.statistics.length import length_controlled
 from evalkit.statistics.multiplicity import holm, max_t_bands
 from evalkit.statistics.outcomes import mean_by_group, win_probabilities
-from evalkit.statistics.paired import minimum_detectable_effect, paired_difference
+from evalkit.statistics.paired import paired_difference
+from evalkit.statistics.power import minimum_detectable_effect
 
 Whose = Literal["evalkit", "peer"]
 
