@@ -14,17 +14,17 @@ from evalkit.errors import InputError
 SAFE = "#,;=+@/~()[]"
 
 
+@dataclass(frozen=True, slots=True)
 class Line:
     """What a dataclass of text, counts and lists of text prints as, and parses back from.
 
     Fields are `str`, `int` (≥ 0), `int | None` (None prints as nothing) or `tuple[str, ...]`.
     """
 
-    __slots__ = ()
     KIND: ClassVar[str]
 
     def __str__(self) -> str:
-        said = (f"{f.name}:{_said(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
+        said = (f"{f.name}:{_said(getattr(self, f.name))}" for f in fields(self))
         return "|".join([self.KIND, *said])
 
     @classmethod
@@ -36,7 +36,7 @@ class Line:
         """
         kind, *pairs = text.strip().split("|")
         found = dict(pair.partition(":")[::2] for pair in pairs)
-        kinds = {f.name: str(f.type) for f in fields(cls)}  # type: ignore[arg-type]
+        kinds = {f.name: str(f.type) for f in fields(cls)}
         complete = found.keys() == kinds.keys() and len(found) == len(pairs)
         numbers = [
             found.get(name, "")

@@ -16,6 +16,9 @@ from tests.workspace_copy import QUIET, copy_workspace, evalkit
 PASSES = ("--fail-under", "win_rate=0.3")
 FAILS = ("--fail-under", "win_rate=0.9")
 UNSURE = ("--fail-under", "win_rate=0.62")
+needs_full = pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="no device that is always full"
+)
 CODES = {PASSES: 0, FAILS: 3, UNSURE: 4}
 
 
@@ -44,41 +47,38 @@ def test_every_output_and_the_exit_code_say_the_same(workspace, rule):
     assert (shown.returncode, json.loads(shown.stdout)) == (CODES[rule], document)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def streamed(workspace, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
+    return subprocess.run(
+        [sys.executable, "-m", "evalkit", *arguments],
+        cwd=workspace, stdout=stdout, stderr=stderr, text=True, check=False,
+    )  # fmt: skip
+
+
+@needs_full
 def test_a_log_that_takes_nothing_leaves_result_file_and_exit_code(workspace):
-    command = [sys.executable, "-m", "evalkit", "gate", "r.json", *FAILS, "-o", "unheard.json"]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            command, cwd=workspace, stdout=subprocess.PIPE, stderr=full, text=True, check=False
-        )
+        done = streamed(workspace, "gate", "r.json", *FAILS, "-o", "unheard.json", stderr=full)
         assert (done.returncode, "FAIL" in done.stdout) == (3, True)
         assert (workspace / "unheard.json").is_file()
-        wrong = [*command[:3], "nonsense"]
-        assert subprocess.run(wrong, cwd=workspace, stderr=full, check=False).returncode == 2
-
-
-def gated_into(workspace, stdout, *outputs, rule=FAILS):
-    return subprocess.run(
-        [sys.executable, "-m", "evalkit", "gate", "r.json", *rule, *outputs],
-        cwd=workspace, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
+        assert streamed(workspace, "nonsense", stderr=full).returncode == 2
 
 
 @pytest.mark.parametrize("rule", CODES)
 def test_a_reader_who_has_gone_takes_neither_files_nor_exit_code_along(workspace, rule):
     reader, writer = os.pipe()
     os.close(reader)
-    done = gated_into(workspace, writer, "-o", "gone.json", "-o", "gone.md", rule=rule)
+    outputs = ("-o", "gone.json", "-o", "gone.md")
+    done = streamed(workspace, "gate", "r.json", *rule, *outputs, stdout=writer)
     os.close(writer)
     assert (done.returncode, done.stderr) == (CODES[rule], "wrote gone.json\nwrote gone.md\n")
     for name in ("gone.json", "gone.md"):
         (workspace / name).unlink()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@needs_full
 def test_a_full_disk_under_the_output_is_told_and_files_are_written(workspace):
     with Path("/dev/full").open("w") as full:
-        done = gated_into(workspace, full, "-o", "full.json")
+        done = streamed(workspace, "gate", "r.json", *FAILS, "-o", "full.json", stdout=full)
     assert (done.returncode, "No space left" in done.stderr) == (2, True)
     assert "bug" not in done.stderr
     assert json.loads((workspace / "full.json").read_text("utf-8"))["state"] == "fail"

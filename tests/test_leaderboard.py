@@ -274,11 +274,11 @@ def test_a_completion_without_a_reward_is_refused_or_named(run):
 
 
 def test_two_players_without_a_scored_prompt_in_common_meet_the_others_all_the_same(run):
-    bad = lambda numbers: {f"p{i}": ["BAD"] for i in numbers}  # noqa: E731
+    early, late = ({f"p{i}": ["BAD"] for i in part} for part in (range(5), range(5, 10)))
     players = {
         "a": some("yes", range(10)),
-        "b": {**some("no", range(5)), **bad(range(5, 10))},
-        "c": {**bad(range(5)), **some("maybe", range(5, 10))},
+        "b": {**some("no", range(5)), **late},
+        "c": {**early, **some("maybe", range(5, 10))},
     }
     board = run(players, options=DROP)
     assert (board.games, len(board.unscored)) == (10, 10)

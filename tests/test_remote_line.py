@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 
@@ -16,6 +14,7 @@ from evalkit.reward_models.remote import client
 from evalkit.reward_models.remote.client import Client, ReplyError
 from evalkit.reward_models.remote.line import Line
 from evalkit.reward_models.spec import Endpoint
+from tests.certificates import own_certificate
 
 KEY = "sk-SECRET/0123\\4567"
 
@@ -185,16 +184,9 @@ def test_a_line_that_was_hung_up_connects_no_more():
         line.close()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to write a certificate")
 @pytest.mark.parametrize("vouched", [True, False])
 def test_tls_asks_only_whom_a_certificate_vouches_for(tmp_path, monkeypatch, vouched):
-    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt",
-         "ec_paramgen_curve:prime256v1", "-subj", "/CN=here", "-addext",
-         "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    certificate, key = own_certificate(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     heard = []

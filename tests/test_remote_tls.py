@@ -1,8 +1,6 @@
 """TLS that cannot come about is no server that is away: it is said at once, with what helps."""
 
-import shutil
 import ssl
-import subprocess
 import time
 
 import pytest
@@ -10,23 +8,14 @@ import pytest
 from evalkit.errors import MissingError
 from evalkit.reward_models import load
 from evalkit.reward_models.remote import client
+from tests.certificates import own_certificate
 from tests.endpoints import declare
 from tests.reward_server import RewardServer
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate of this machine that nobody but itself signed, and its key."""
-    if not shutil.which("openssl"):
-        pytest.skip("makes a certificate with openssl, which is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
-        "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out",
-        "cert.pem",
-    ]  # fmt: skip
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder / "cert.pem", folder / "key.pem"
+    return own_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
